@@ -1,0 +1,103 @@
+"""Hard sort and quantile functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from distal.transport import hard_sort, quantile_function, quantile_gap
+from tests.transport.oracles import normal, samples
+
+
+def test_gradient_follows_the_permutation():
+    x = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(hard_sort(x), x, torch.tensor([10.0, 20.0, 30.0]))
+    assert gradient.tolist() == [30.0, 10.0, 20.0]
+
+
+def test_ties_keep_their_order():
+    x = torch.tensor([1.0, 0.0, 1.0, 0.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(hard_sort(x), x, torch.arange(4.0))
+    assert gradient.tolist() == [2.0, 0.0, 3.0, 1.0]
+
+
+@given(x=samples(), level=st.floats(0.001, 1.0))
+def test_quantile_is_the_smallest_value_whose_distribution_function_reaches_the_level(
+    x: Tensor, level: float
+):
+    reached = [q for q in x.tolist() if (x <= q).double().mean() >= level]
+    assert quantile_function(x, level).item() == min(reached)
+
+
+def test_every_written_percentage_hits_its_order_statistic():
+    x = torch.arange(1, 101, dtype=torch.float64)
+    assert quantile_function(x, [k / 100 for k in range(1, 101)]).tolist() == x.tolist()
+
+
+def test_quantiles_match_numpy_inverted_cdf():
+    x, levels = normal(37, seed=1), np.linspace(0.005, 1.0, 113)
+    expected = np.quantile(x.numpy(), levels, method="inverted_cdf")
+    np.testing.assert_array_equal(quantile_function(x, levels.tolist()).numpy(), expected)
+
+
+@given(x=samples(), copies=st.lists(st.integers(0, 3), min_size=7, max_size=7), level=st.integers(1, 16))
+def test_weights_count_as_copies(x: Tensor, copies: list[int], level: int):
+    counts = torch.tensor(copies[: x.numel()])
+    if counts.sum() == 0:
+        counts += 1
+    repeated = x.repeat_interleave(counts)
+    expected = quantile_function(repeated, level / 16)
+    assert quantile_function(x, level / 16, weights=counts) == expected
+
+
+def test_shape_of_levels_is_kept_and_gradient_flows():
+    x = torch.tensor([4.0, 2.0], requires_grad=True)
+    value = quantile_function(x, torch.tensor([[0.0, 0.5], [0.6, 1.0]]))
+    assert value.tolist() == [[2.0, 2.0], [4.0, 4.0]]
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert gradient.tolist() == [2.0, 2.0]
+
+
+def test_quantile_gap_between_unequal_counts():
+    gap = quantile_gap(torch.tensor([0.0, 10.0]), torch.tensor([1.0, 2.0, 3.0]), [1 / 3, 0.5, 2 / 3, 1.0])
+    assert gap.tolist() == [-1.0, -2.0, 8.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([1.0], TypeError, "x must be a torch.Tensor, got list"),
+        (torch.tensor([1, 2]), TypeError, "x must have a floating dtype, got torch.int64"),
+        (torch.tensor([[1.0]]), ValueError, r"x must be 1-D, got shape \(1, 1\)"),
+        (torch.tensor(1.0), ValueError, r"x must be 1-D, got shape \(\)"),
+        (torch.tensor([]), ValueError, "x is empty"),
+        (
+            torch.tensor([1.0, torch.nan, torch.inf]),
+            ValueError,
+            "x holds 2 values that are NaN or infinite among 3",
+        ),
+    ],
+)
+def test_bad_samples(x: Tensor, error: type[Exception], message: str):
+    for function in (hard_sort, lambda x: quantile_function(x, 0.5)):
+        with pytest.raises(error, match=message):
+            function(x)
+
+
+@pytest.mark.parametrize("levels", [-0.1, 1.1, [0.5, float("nan")]])
+def test_bad_levels(levels: float):
+    with pytest.raises(ValueError, match=r"levels must lie in \[0, 1\], got"):
+        quantile_function(torch.tensor([1.0]), levels)
+
+
+def test_half_precision_is_computed_in_single():
+    x = torch.tensor([2.0, 1.0], dtype=torch.bfloat16, requires_grad=True)
+    ordered = hard_sort(x)
+    assert ordered.dtype == torch.float32
+    ordered.sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16
