@@ -1,0 +1,271 @@
+"""Options of the transport objectives: soft sort, sort groups, sample weights, level weights, second order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distal.objectives import SequenceScores, get_objective
+from distal.transport import Cost, LogisticCost, QuantileBand, soft_sort, transport_cost
+from distal.transport.soft_sorting import Regularization
+from tests.objectives.batches import batches_of_pairs, random_pairs, random_samples
+from tests.transport.oracles import COSTS, central_difference, each_cost, normal
+
+all_aot = pytest.mark.parametrize("name", ["aot", "aot_unpaired", "aot2", "aot2_unpaired"])
+first_order = pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
+
+
+def repeated(scores: SequenceScores, copies: torch.Tensor) -> SequenceScores:
+    fields = scores.policy_chosen, scores.policy_rejected, scores.reference_chosen, scores.reference_rejected
+    return SequenceScores.from_pairs(*(x.repeat_interleave(copies) for x in fields))
+
+
+# --- soft sort
+# -------------------------------------------------------------------------------------------------
+
+
+@all_aot
+@pytest.mark.parametrize("regularization", ["l2", "entropic"])
+def test_soft_sort_does_nothing_while_gaps_are_small(name: str, regularization: str):
+    scores = random_pairs(12, seed=1)
+    options = {"sort": "soft", "soft_sort_strength": 1e-3, "soft_sort_regularization": regularization}
+    assert get_objective(name, **options)(scores).loss == get_objective(name)(scores).loss
+
+
+@pytest.mark.parametrize("regularization", ["l2", "entropic"])
+def test_soft_sort_of_both_laws(regularization: Regularization):
+    scores = random_samples(7, 7, scale=30)
+    u, v = (soft_sort(x, 0.1, regularization) for x in (scores.reward_chosen, scores.reward_rejected))
+    loss = get_objective("aot_unpaired", sort="soft", soft_sort_regularization=regularization)(scores).loss
+    torch.testing.assert_close(loss, LogisticCost(0.01)(u - v).mean())
+    assert loss != get_objective("aot_unpaired")(scores).loss
+
+
+@all_aot
+def test_gradient_through_the_soft_sort(name: str):
+    scores = random_pairs(6, seed=3, scale=20)
+    both = torch.cat([scores.policy_chosen, scores.policy_rejected]).detach()
+    objective = get_objective(name, sort="soft", soft_sort_strength=0.2)
+
+    def loss(policy: torch.Tensor) -> torch.Tensor:
+        chosen, rejected = policy.chunk(2)
+        references = scores.reference_chosen, scores.reference_rejected
+        return objective(SequenceScores.from_pairs(chosen, rejected, *references)).loss
+
+    policy = both.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(policy), policy)
+    torch.testing.assert_close(gradient, central_difference(loss, both, 1e-5), rtol=1e-6, atol=1e-9)
+
+
+def test_soft_sort_refuses_weights():
+    scores = SequenceScores.from_pairs(*torch.zeros(4, 3), weights=torch.ones(3))
+    with pytest.raises(ValueError, match="sort='soft' mixes samples, so it cannot carry sample weights"):
+        get_objective("aot", sort="soft")(scores)
+
+
+# --- sort groups
+# -----------------------------------------------------------------------------------------------
+
+
+@first_order
+@given(scores=batches_of_pairs(7), label_smoothing=st.sampled_from([0.0, 0.2]))
+def test_groups_of_one_pair_are_dpo(name: str, scores: SequenceScores, label_smoothing: float):
+    options = {"beta": 0.3, "label_smoothing": label_smoothing}
+    grouped = get_objective(name, sort_group=1, **options)(scores).loss
+    torch.testing.assert_close(grouped, get_objective("dpo", **options)(scores).loss)
+
+
+def test_groups_of_one_pair_do_not_couple_the_batch():
+    assert not get_objective("aot", sort_group=1).couples_batch
+    assert get_objective("aot", sort_group=2).couples_batch
+    # Unpaired samples have no pair to fall back on: their partner is drawn from the batch.
+    assert get_objective("aot_unpaired", sort_group=1).couples_batch
+
+
+@all_aot
+def test_a_group_as_large_as_the_batch_changes_nothing(name: str):
+    scores = random_pairs(9)
+    torch.testing.assert_close(
+        get_objective(name, sort_group=9)(scores).loss, get_objective(name)(scores).loss
+    )
+
+
+@first_order
+@each_cost
+def test_smaller_groups_never_lower_the_loss(name: str, cost: Cost):
+    scores = random_pairs(24, seed=5)
+    whole = get_objective(name, cost=cost)(scores).loss
+    for size in (1, 3, 5, 8):
+        for seed in range(3):
+            loss = get_objective(name, cost=cost, sort_group=size, sort_group_seed=seed)(scores).loss
+            assert loss >= whole - 1e-12
+
+
+def test_groups_of_uneven_size_weigh_by_their_samples():
+    scores = random_pairs(10, seed=2)
+    fields = scores.policy_chosen, scores.policy_rejected, scores.reference_chosen, scores.reference_rejected
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(4))
+    parts = [SequenceScores.from_pairs(*(x[i] for x in fields)) for i in (order[:4], order[4:7], order[7:])]
+    losses = [get_objective("aot")(part).loss for part in parts]
+    expected = (4 * losses[0] + 3 * losses[1] + 3 * losses[2]) / 10
+    torch.testing.assert_close(get_objective("aot", sort_group=4, sort_group_seed=4)(scores).loss, expected)
+
+
+def test_unequal_counts_split_both_sides():
+    scores = random_samples(6, 13)
+    loss = get_objective("aot_unpaired", sort_group=2)(scores).loss
+    assert loss >= get_objective("aot_unpaired")(scores).loss
+    assert loss != get_objective("aot_unpaired", sort_group=2, sort_group_seed=1)(scores).loss
+    assert loss == get_objective("aot_unpaired", sort_group=2)(scores).loss
+
+
+# --- sample weights
+# --------------------------------------------------------------------------------------------
+
+
+@first_order
+@given(scores=batches_of_pairs(5), data=st.data())
+def test_whole_weights_count_as_copies(name: str, scores: SequenceScores, data: st.DataObject):
+    n = scores.policy_chosen.numel()
+    copies = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n).filter(any)))
+    fields = scores.policy_chosen, scores.policy_rejected, scores.reference_chosen, scores.reference_rejected
+    weighted = SequenceScores.from_pairs(*fields, weights=copies)
+    expected = get_objective(name, beta=0.4)(repeated(scores, copies))
+    output = get_objective(name, beta=0.4)(weighted)
+    torch.testing.assert_close(output.loss, expected.loss)
+    torch.testing.assert_close(
+        *(x.metrics["dominance/batch_violation_ratio"] for x in (output, expected)), equal_nan=True
+    )
+
+
+def test_weights_of_samples_are_split_by_label():
+    policy, reference = normal(2, 5, seed=1)
+    desirable = torch.tensor([True, False, True, False, False])
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 0.0])
+    scores = SequenceScores.from_samples(policy, reference, desirable, weights=weights)
+    rewards = policy - reference
+    expected = transport_cost(
+        rewards[desirable],
+        rewards[~desirable],
+        COSTS["hinge"],
+        u_weights=torch.tensor([1.0, 3.0]),
+        v_weights=torch.tensor([2.0, 4.0, 0.0]),
+    )
+    torch.testing.assert_close(get_objective("aot_unpaired", cost="hinge", margin=0.3)(scores).loss, expected)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "hinge"])
+def test_pairwise_objectives_refuse_weights(name: str):
+    scores = SequenceScores.from_pairs(*torch.zeros(4, 3), weights=torch.ones(3))
+    with pytest.raises(ValueError, match=f"objective '{name}' does not use sample weights"):
+        get_objective(name)(scores)
+
+
+def test_bad_weights():
+    with pytest.raises(ValueError, match="chosen_weights must be finite and non-negative"):
+        SequenceScores.from_pairs(*torch.zeros(4, 2), weights=torch.tensor([1.0, -1.0]))
+    with pytest.raises(ValueError, match="chosen_weights and rejected_weights must be given together"):
+        SequenceScores(*torch.zeros(4, 2), chosen_weights=torch.ones(2))
+    with pytest.raises(ValueError, match="rejected_weights must have a positive, finite sum"):
+        SequenceScores.from_samples(
+            torch.zeros(2), torch.zeros(2), torch.tensor([True, False]), weights=torch.tensor([1.0, 0.0])
+        )
+
+
+# --- weights of levels
+# -----------------------------------------------------------------------------------------
+
+
+@first_order
+def test_a_band_counts_only_its_order_statistics(name: str):
+    scores = random_pairs(8, seed=6)
+    laws = {
+        "aot": (scores.policy_margin, scores.reference_margin),
+        "aot_unpaired": (scores.reward_chosen, scores.reward_rejected),
+    }[name]
+    u, v = (x.sort().values for x in laws)
+    # Levels [1/4, 5/8] hold the third, fourth and fifth of eight order statistics.
+    loss = get_objective(name, quantile_weighting=[0.25, 0.625])(scores).loss
+    torch.testing.assert_close(loss, LogisticCost(0.01)(u - v)[2:5].mean())
+
+
+def test_a_band_between_breakpoints_on_unequal_counts():
+    scores = random_samples(3, 5)
+    levels = (np.arange(600_000) + 0.5) / 600_000
+    u, v = (x.detach().sort().values for x in (scores.reward_chosen, scores.reward_rejected))
+    gap = u[np.ceil(3 * levels).astype(int) - 1] - v[np.ceil(5 * levels).astype(int) - 1]
+    inside = torch.from_numpy((levels > 0.1) & (levels < 0.5))
+    expected = LogisticCost(2.0)(gap)[inside].mean()
+    loss = get_objective("aot_unpaired", beta=2.0, quantile_weighting=(0.1, 0.5))(scores).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+
+
+def test_weights_of_levels_are_linear_in_the_cumulative_weight():
+    scores = random_pairs(7)
+    lower, upper = QuantileBand(0.0, 0.3), QuantileBand(0.3, 1.0)
+    parts = [get_objective("aot", quantile_weighting=band)(scores).loss for band in (lower, upper)]
+    both = get_objective("aot", quantile_weighting=lambda t: 0.3 * lower(t) + 0.7 * upper(t))(scores).loss
+    torch.testing.assert_close(0.3 * parts[0] + 0.7 * parts[1], both)
+    torch.testing.assert_close(both, get_objective("aot")(scores).loss)
+
+
+@pytest.mark.parametrize(
+    "weighting", [lambda t: 2 * t, lambda t: 1 - t, torch.ones_like, lambda t: t + (t * 7).sin()]
+)
+def test_bad_weights_of_levels(weighting: object):
+    with pytest.raises(ValueError, match="quantile weighting must be a cumulative weight"):
+        get_objective("aot", quantile_weighting=weighting)(random_pairs(9))
+
+
+# --- second order
+# ----------------------------------------------------------------------------------------------
+
+
+SIZES = [(name, n, m) for name in COSTS for n, m in [(40, 40), (30, 50)]]
+
+
+@pytest.mark.parametrize(("cost", "n", "m"), [*SIZES, ("least_squares", 1, 1), ("least_squares", 3, 5)])
+def test_second_order_is_the_integral_of_the_cost_of_the_integrated_gap(cost: str, n: int, m: int):
+    scores = random_samples(n, m, seed=8)
+    count = 300_000
+    levels = (np.arange(count) + 0.5) / count
+    u, v = (x.detach().sort().values for x in (scores.reward_chosen, scores.reward_rejected))
+    gap = u[np.ceil(n * levels).astype(int) - 1] - v[np.ceil(m * levels).astype(int) - 1]
+    integrated = (gap.cumsum(0) - gap / 2) / count
+    loss = get_objective("aot2_unpaired", cost=COSTS[cost])(scores).loss
+    torch.testing.assert_close(loss, COSTS[cost](integrated).mean(), rtol=2e-4, atol=1e-6)
+
+
+def test_second_order_hinge_vanishes_exactly_at_second_order_dominance():
+    spread, narrow = torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.9])
+    zero = torch.zeros(2)
+    objective = get_objective("aot2_unpaired", cost="hinge", margin=0.0)
+    # A narrower law with a lower mean: dominated at no order, though below only at the last level.
+    below = objective(SequenceScores(narrow, spread, zero, zero))
+    assert below.loss > 0
+    assert 0 < float(below.metrics["dominance/batch_violation_ratio"]) < 0.01
+    above = objective(SequenceScores(narrow + 0.05, spread, zero, zero))
+    assert above.loss == 0
+    assert float(above.metrics["dominance/batch_violation_ratio"]) == 0
+
+
+def test_second_order_pulls_the_lower_tail_more():
+    scores = random_pairs(40, seed=1, scale=0.1)
+    objective = get_objective("aot2", beta=0.01)
+    (coefficients,) = torch.autograd.grad(objective(scores).loss, scores.policy_chosen)
+    ordered = coefficients[scores.policy_margin.argsort()]
+    assert bool((ordered.diff() > 0).all())
+    # At small gaps the coefficient of the k-th smallest is -(beta/2)(1 - (k - 1/2)/n)/n.
+    expected = -0.005 / 40 * (1 - (torch.arange(40) + 0.5) / 40)
+    torch.testing.assert_close(ordered, expected.double(), rtol=2e-2, atol=1e-7)
+
+
+def test_second_order_before_the_first_step_is_log_two():
+    reference = random_pairs(7).policy_chosen.detach(), random_pairs(7).policy_rejected.detach()
+    scores = SequenceScores.from_pairs(*reference, *reference)
+    assert get_objective("aot2")(scores).loss.item() == pytest.approx(math.log(2))
