@@ -1,0 +1,29 @@
+"""Preference data: reading, checking, tokenising, sampling and collating.
+
+`prepare_dataset` takes what users have (files, `datasets` folders, hub ids, lists of dictionaries) to a
+`TokenizedPreferences`, whose `report` accounts for every row; `OptimizerBatchSampler` says which units make
+up each optimizer batch, the same for every number of devices; `collate_units` hands them on as rows of
+tokens.
+"""
+
+from __future__ import annotations
+
+from distal.data.collation import collate_units
+from distal.data.loading import DataLike
+from distal.data.preferences import TokenizedPreferences
+from distal.data.preparation import OnBadRows, prepare_dataset
+from distal.data.report import DataReport, RowCount
+from distal.data.sampling import OptimizerBatchSampler
+from distal.data.truncation import Truncation
+
+__all__ = [
+    "DataLike",
+    "DataReport",
+    "OnBadRows",
+    "OptimizerBatchSampler",
+    "RowCount",
+    "TokenizedPreferences",
+    "Truncation",
+    "collate_units",
+    "prepare_dataset",
+]

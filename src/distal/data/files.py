@@ -1,0 +1,237 @@
+"""Readers of local files: one row after the other, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeGuard, cast
+
+from distal.errors import DataError
+
+__all__ = [
+    "READERS",
+    "describe_json_type",
+    "missing_path",
+    "parquet_columns",
+    "read_json",
+    "read_jsonl",
+    "read_parquet",
+    "reader_for",
+]
+
+Row = Mapping[str, Any]
+Reader = Callable[[Path, Collection[str]], Iterator[Row]]
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP_MAGIC = b"\x1f\x8b"
+_JSON_TYPES = {
+    "bool": "boolean",
+    "int": "number",
+    "float": "number",
+    "str": "string",
+    "list": "array",
+    "dict": "object",
+}
+_SHOWN = 60
+_BATCH_ROWS = 1000
+
+
+def describe_json_type(value: object) -> str:
+    """Name the type of a JSON value in JSON's own words, with a short excerpt.
+
+    Example:
+        >>> describe_json_type(None), describe_json_type(3), describe_json_type(["a"])
+        ('null', 'number 3', "array ['a']")
+    """
+    if value is None:
+        return "null"
+    name = _JSON_TYPES.get(type(value).__name__, type(value).__name__)
+    shown = repr(value)
+    return f"{name} {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
+
+
+def reader_for(path: Path) -> Reader:
+    """Choose the reader by the ending of a file name.
+
+    Raises:
+        DataError: no reader knows the ending.
+    """
+    name = path.name.lower()
+    for ending, reader in READERS.items():
+        if name.endswith(ending):
+            return reader
+    raise DataError(
+        f"{path}: unknown kind of data file; expected one of {', '.join(READERS)}, or a folder written by "
+        f"datasets' save_to_disk"
+    )
+
+
+def missing_path(path: Path) -> DataError:
+    """The error for a path that does not exist, naming the nearest ones that do."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    if parent != path.parent:
+        return DataError(
+            f"{path}: no such file; the folder {path.parent} does not exist either, only {parent}"
+        )
+    names = sorted(entry.name for entry in parent.iterdir())
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if close:
+        return DataError(f"{path}: no such file; did you mean {' or '.join(close)} in the same folder?")
+    readable = [name for name in names if name.lower().endswith(tuple(READERS))]
+    listed = f"data files there: {', '.join(readable[:5])}" if readable else "the folder holds no data files"
+    return DataError(f"{path}: no such file; {listed}")
+
+
+def read_jsonl(path: Path, columns: Collection[str]) -> Iterator[Row]:
+    """Yield the objects of a JSON-lines file, gzipped or not; blank lines are skipped.
+
+    Lines end at the line feed only: a Unicode line separator inside a string belongs to the string.
+
+    Raises:
+        DataError: the file is not readable, or a line is not UTF-8, not JSON or not an object.
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield _parse_line(path, number, line)
+
+
+def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
+    """Yield the rows of a JSON file: an array of objects, or an object that holds one under `data`.
+
+    A file of JSON lines that is merely called `.json` is read as such.
+
+    Raises:
+        DataError: the file is not readable, not UTF-8, not JSON, or of another shape.
+    """
+    raw = b"".join(_lines(path))
+    try:
+        content = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, raw[: error.start].count(b"\n") + 1) from error
+    except (ValueError, RecursionError) as error:
+        if raw.lstrip().startswith(b"{") and "Extra data" in str(error):
+            yield from read_jsonl(path, columns)
+            return
+        where = f" at line {error.lineno}, column {error.colno}" if _has_place(error) else ""
+        raise DataError(f"{path}: broken JSON{where}: {_reason(error)}; mend or remove it") from error
+    rows = cast(dict[str, Any], content).get("data") if isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{path}: expected an array of objects, or an object with an array under 'data'; found "
+            f"{describe_json_type(content)}"
+        )
+    for number, row in enumerate(cast(list[Any], rows)):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: element {number} is {describe_json_type(row)}, expected an object")
+        yield cast(Row, row)
+
+
+def read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, batch by batch; of the columns in `columns` only, where any is there.
+
+    Raises:
+        DataError: the file is not a readable Parquet file.
+    """
+    with _parquet(path) as file:
+        names = file.schema_arrow.names
+        wanted = [name for name in names if name in columns] or names
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+            yield from batch.to_pylist()
+
+
+def parquet_columns(path: Path) -> tuple[str, ...]:
+    """Names of the columns of a Parquet file."""
+    with _parquet(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
+@contextmanager
+def _parquet(path: Path) -> Generator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: not a readable Parquet file: {_reason(error)}; write the file anew"
+        ) from error
+
+
+READERS: dict[str, Reader] = {
+    ".jsonl": read_jsonl,
+    ".jsonl.gz": read_jsonl,
+    ".json": read_json,
+    ".json.gz": read_json,
+    ".parquet": read_parquet,
+}
+"""File ending -> reader."""
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines of a file with their line feeds, unzipped where the file is gzip, without a byte-order mark."""
+    number = 0
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                yield line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: broken gzip after line {number}: {_reason(error)}; copy or download the file again"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; check the file and its rights"
+        ) from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a file for reading; gzip by its first bytes or by its name."""
+    file = path.open("rb")
+    zipped = file.read(2) == _GZIP_MAGIC or path.name.lower().endswith(".gz")
+    if not zipped:
+        file.seek(0)
+        return file
+    file.close()
+    return cast(IO[bytes], gzip.open(path, "rb"))
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> Row:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, number) from error
+    except (ValueError, RecursionError) as error:
+        column = f", column {error.colno}" if _has_place(error) else ""
+        shown = line[:_SHOWN].decode("utf-8", errors="replace").strip()
+        raise DataError(
+            f"{path}: broken JSON at line {number}{column}: {_reason(error)}; the line begins {shown!r}; "
+            f"mend or remove it"
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{path}: line {number} holds {describe_json_type(row)}, expected an object with the columns"
+        )
+    return cast(Row, row)
+
+
+def _has_place(error: Exception) -> TypeGuard[json.JSONDecodeError]:
+    """Whether an error of the JSON parser says where it is; not so for nesting and huge numbers."""
+    return isinstance(error, json.JSONDecodeError)
+
+
+def _not_utf8(path: Path, line: int) -> DataError:
+    return DataError(f"{path}: line {line} is not UTF-8; convert the file, for instance with iconv -t UTF-8")
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(getattr(error, "msg", "") or error).splitlines()
+    return lines[0] if lines else type(error).__name__

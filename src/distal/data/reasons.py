@@ -1,0 +1,54 @@
+"""Why a row is left out or changed: the fates that a report counts, and the exception that carries one."""
+
+from __future__ import annotations
+
+__all__ = ["DROPPED", "LENGTH_REASONS", "NOTED", "RowProblem"]
+
+DROPPED: dict[str, str] = {
+    "bad_type": "a column is absent, null or of the wrong type",
+    "bad_label": "label is neither true nor false",
+    "no_shared_prompt": "no prompt column, and the two sides share no beginning that could be one",
+    "empty_completion": "a completion is empty",
+    "chosen_equals_rejected": "chosen equals rejected",
+    "template_refused": "the chat template refused the conversation",
+    "too_long": "longer than max_length",
+    "prompt_too_long": "the prompt leaves no room for one completion token within max_length",
+    "completion_too_long": "the completion leaves no room for one prompt token within max_length",
+    "equal_after_truncation": "chosen and rejected differ only behind the cut at max_length",
+}
+"""Reason for leaving a row out -> what it means."""
+
+LENGTH_REASONS = frozenset({"too_long", "prompt_too_long", "completion_too_long"})
+"""The reasons that the truncation policy answers for."""
+
+NOTED: dict[str, str] = {
+    "truncated_prompt": "the beginning of the prompt was cut off to fit max_length",
+    "truncated_completion": "the end of the completion was cut off to fit max_length",
+    "merged_boundary": "the tokenizer merges the end of the prompt with the completion; that token counts "
+    "as completion",
+    "cut_at_eos": "the completion ran on behind an end-of-text token; the rest was cut off",
+    "end_added": "the chat template does not end the last turn; the end-of-text token was added",
+    "user_turn_in_completion": "the completion holds a further turn of the user, which is scored with it",
+    "duplicate": "the row repeats an earlier one",
+    "contradiction": "another row says the opposite of the same texts",
+}
+"""What is remarkable about a row that is kept -> what it means."""
+
+
+class RowProblem(Exception):
+    """One row cannot be used.
+
+    Args:
+        reason: a key of `DROPPED`.
+        detail: what was found in the row, and what was expected instead.
+        remedy: how to mend it.
+    """
+
+    def __init__(self, reason: str, detail: str, remedy: str) -> None:
+        super().__init__(reason, detail, remedy)
+        self.reason = reason
+        self.detail = detail
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.detail}; {self.remedy}"

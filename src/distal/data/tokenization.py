@@ -1,0 +1,162 @@
+"""From strings to token ids, once and as a whole, with the place where the prompt's tokens end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from distal.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Encoder", "Encoding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Token ids of one prompt with its completion.
+
+    Attributes:
+        prompt: ids of the prompt, special tokens in front included; at least one.
+        completion: ids of the completion with its end-of-text token; empty when the completion has no text.
+        n_start: how many leading ids of the prompt are special tokens put there by the tokenizer.
+        merged: the tokenizer joins the end of the prompt with the completion; the joint token is in
+            `completion`.
+        cut_at_eos: the completion ran on behind an end-of-text token, and was cut there.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    n_start: int
+    merged: bool = False
+    cut_at_eos: bool = False
+
+
+class Encoder:
+    """Tokenises prompts and completions with a Hugging Face tokenizer, fast or slow.
+
+    Plain text becomes `start + tokens(prompt + completion) + [eos]`, where `start` is what the tokenizer puts
+    in front of any text (mostly the begin-of-text token or nothing). Text from a chat template is taken as it
+    stands, since templates write special tokens themselves. The first token must have one before it to be
+    scored from, so that an empty prompt becomes the begin-of-text token, or the end-of-text token where there
+    is none.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+
+    Raises:
+        DataError: the tokenizer has no end-of-text token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise DataError(
+                "the tokenizer has no end-of-text token, so that a completion would never end; set "
+                "tokenizer.eos_token to the model's own, for instance tokenizer.eos_token = '<|endoftext|>'"
+            )
+        self._eos = cast(int, tokenizer.eos_token_id)
+        self._unknown = tokenizer.unk_token_id
+        self._bos = cast(int | None, tokenizer.bos_token_id)
+        self._start = self._find_start()
+
+    def encode(self, texts: Sequence[tuple[str, str]], *, templated: bool) -> list[Encoding]:
+        """Tokenise (prompt, completion) texts.
+
+        Args:
+            texts: the texts; both sides of a pair repeat its prompt, which is tokenised once.
+            templated: the texts come from a chat template.
+        """
+        if not texts:
+            return []
+        prompts = list(dict.fromkeys(prompt for prompt, _ in texts))
+        prompt_ids = dict(zip(prompts, self._ids(prompts), strict=True))
+        wholes = self._ids([prompt + completion for prompt, completion in texts])
+        return [
+            self._split(prompt, completion, prompt_ids[prompt], whole, templated)
+            for (prompt, completion), whole in zip(texts, wholes, strict=True)
+        ]
+
+    def _split(
+        self, prompt: str, completion: str, prompt_ids: list[int], whole: list[int], templated: bool
+    ) -> Encoding:
+        cut = len(prompt_ids)
+        # The unknown token is the same for any text, so that equal ids do not mean equal texts.
+        unsure = cut > 0 and prompt_ids[-1] == self._unknown
+        if whole[:cut] != prompt_ids or unsure:
+            cut = self._boundary(prompt, completion, prompt_ids, whole)
+        merged = cut != len(prompt_ids) or whole[:cut] != prompt_ids
+        head, tail, cut_at_eos = whole[:cut], whole[cut:], False
+        n_start = 0
+        if not templated:
+            head, n_start = self._with_start(head)
+            tail, cut_at_eos = self._with_one_end(tail)
+        if not head:
+            head, n_start = [self._first_token()], 1
+        return Encoding(head, tail, n_start, merged, cut_at_eos)
+
+    def _boundary(self, prompt: str, completion: str, prompt_ids: list[int], whole: list[int]) -> int:
+        """Where the prompt ends when it tokenises differently on its own: the last boundary inside it."""
+        if not self._tokenizer.is_fast:
+            return _common_length(prompt_ids, whole)
+        spans = self._call([prompt + completion], offsets=True)["offset_mapping"][0]
+        cut = 0
+        while cut < len(spans) and spans[cut][0] < len(prompt) and spans[cut][1] <= len(prompt):
+            cut += 1
+        # Byte-level tokens may hold a part of a character: no character is torn apart.
+        while 0 < cut < len(spans) and spans[cut][0] < spans[cut - 1][1]:
+            cut -= 1
+        return cut
+
+    def _with_start(self, ids: list[int]) -> tuple[list[int], int]:
+        """Put the tokenizer's leading special tokens in front, unless the text has written them itself."""
+        if self._start and ids[: len(self._start)] == self._start:
+            return ids, len(self._start)
+        return self._start + ids, len(self._start)
+
+    def _with_one_end(self, ids: list[int]) -> tuple[list[int], bool]:
+        """End a completion with exactly one end-of-text token; nothing that follows it could be generated."""
+        end = ids.index(self._eos) if self._eos in ids else len(ids)
+        return ([*ids[:end], self._eos] if end > 0 else []), end + 1 < len(ids)
+
+    def _first_token(self) -> int:
+        return self._eos if self._bos is None else self._bos
+
+    def _find_start(self) -> list[int]:
+        """The special tokens that the tokenizer puts in front of a text."""
+        for probe in ("a", "the", "1"):
+            bare = self._ids([probe])[0]
+            dressed: list[int] = self._call([probe], add_special_tokens=True)["input_ids"][0]
+            for start in range(len(dressed) - len(bare) + 1):
+                if bare and dressed[start : start + len(bare)] == bare:
+                    return dressed[:start]
+        return []
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self._call(texts)["input_ids"]
+
+    def _call(
+        self, texts: list[str], *, add_special_tokens: bool = False, offsets: bool = False
+    ) -> dict[str, Any]:
+        # A tokenizer file may ask for padding or truncation, and a tokenizer warns of long texts.
+        encoded = self._tokenizer(
+            texts,
+            add_special_tokens=add_special_tokens,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=offsets,
+            verbose=False,
+        )
+        return cast(dict[str, Any], encoded)
+
+
+def _common_length(left: list[int], right: list[int]) -> int:
+    """Length of the shared beginning of two lists."""
+    for index, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return index
+    return min(len(left), len(right))

@@ -1,0 +1,103 @@
+"""Data sets in memory, saved folders and the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from distal.data.loading import open_rows
+from distal.errors import ConfigError, DataError
+
+ROWS = [
+    {"prompt": "p", "completion": "c", "label": True, "other": 1},
+    {"prompt": "q", "completion": "d", "label": False, "other": 2},
+]
+COLUMNS = {"prompt", "completion", "label"}
+WANTED = [{key: row[key] for key in ("prompt", "completion", "label")} for row in ROWS]
+
+
+@pytest.fixture
+def splits() -> datasets.DatasetDict:
+    train = datasets.Dataset.from_list(ROWS)
+    return datasets.DatasetDict({"train": train, "test": train.select([0])})
+
+
+def test_list_and_dataset_give_their_rows(splits: datasets.DatasetDict) -> None:
+    assert list(open_rows(ROWS).read(COLUMNS)) == ROWS
+    raw = open_rows(splits["train"], name="mine")
+    assert raw.name == "mine"
+    assert raw.columns == ("prompt", "completion", "label", "other")
+    assert list(raw.read(COLUMNS)) == WANTED
+    assert list(open_rows(splits).read(COLUMNS)) == WANTED
+    assert list(open_rows(splits, split="test").read(COLUMNS)) == WANTED[:1]
+
+
+def test_a_format_set_on_a_dataset_does_not_matter(splits: datasets.DatasetDict) -> None:
+    assert list(open_rows(splits["train"].with_format("numpy")).read(COLUMNS)) == WANTED
+
+
+def test_saved_folders(tmp_path: Path, splits: datasets.DatasetDict) -> None:
+    splits.save_to_disk(tmp_path / "both")
+    splits["test"].save_to_disk(tmp_path / "one")
+    assert list(open_rows(tmp_path / "both").read(COLUMNS)) == WANTED
+    assert list(open_rows(str(tmp_path / "both"), split="test").read(COLUMNS)) == WANTED[:1]
+    assert list(open_rows(tmp_path / "one").read(COLUMNS)) == WANTED[:1]
+    with pytest.raises(DataError, match="no split 'eval'; choose one of train, test"):
+        open_rows(tmp_path / "both", split="eval")
+    with pytest.raises(ConfigError, match="single data set"):
+        open_rows(tmp_path / "one", split="test")
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    with pytest.raises(
+        DataError, match=r"not a folder written by datasets' save_to_disk .* holds a\.jsonl; name one"
+    ):
+        open_rows(tmp_path)
+
+
+def test_a_hub_id_is_loaded_without_remote_code(
+    monkeypatch: pytest.MonkeyPatch, splits: datasets.DatasetDict
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def load_dataset(name: str, **options: Any) -> Any:
+        calls.append((name, options))
+        return splits[options["split"]] if options["split"] else splits
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert list(open_rows("some-org/some.set").read(COLUMNS)) == WANTED
+    assert list(open_rows("some-org/some.set", split="test").read(COLUMNS)) == WANTED[:1]
+    assert calls == [("some-org/some.set", {"split": None}), ("some-org/some.set", {"split": "test"})]
+
+
+def test_a_hub_failure_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(name: str, **options: Any) -> Any:
+        raise ConnectionError("offline\nand a long story")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(
+        DataError, match="no such local file, and the hub data set could not be loaded: offline;"
+    ):
+        open_rows("some-org/some-set")
+
+
+@pytest.mark.parametrize("path", ["org/data.jsonl", "./a/b", "a/b/c", "data.parquet"])
+def test_a_path_is_never_asked_for_at_the_hub(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(DataError, match="no such file"):
+        open_rows(path)
+
+
+def test_rows_of_a_wrong_kind(splits: datasets.DatasetDict) -> None:
+    with pytest.raises(DataError, match="row 1 is number 3, expected a dictionary"):
+        list(open_rows([{}, 3]).read(COLUMNS))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="cannot read rows from int"):
+        open_rows(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="streaming data sets have no length"):
+        open_rows(splits["train"].to_iterable_dataset())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="split='train' has no meaning"):
+        open_rows(ROWS, split="train")
