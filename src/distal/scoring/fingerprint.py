@@ -1,0 +1,74 @@
+"""Identity of a model's weights, so that a cached score can never be taken for another model's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distal.scoring.logprobs import unwrap
+
+__all__ = ["weights_fingerprint"]
+
+# Where PEFT puts a layer inside a wrapper, its own name gets these inserted.
+_WRAPPER_NAMES = ("base_model.model.", "base_layer.", "original_module.")
+
+
+def weights_fingerprint(model: nn.Module, *, with_adapters: bool = True) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights, and over the model's configuration.
+
+    Args:
+        model: any model, wrapped or not.
+        with_adapters: False leaves the weights of PEFT adapters out and gives a base model wrapped by PEFT the
+            fingerprint of the bare base model, so that both share their cached scores.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    inner = unwrap(model)
+    adapters = {} if with_adapters else _adapter_tensors(inner)
+    digest = hashlib.sha256(_config_bytes(inner))
+    named = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+    entries = {
+        _plain_name(name) if not with_adapters else name: t
+        for name, t in named.items()
+        if name not in adapters
+    }
+    for name in sorted(entries):
+        tensor = entries[name].detach()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    prefixes = ("lora_", "lokr_", "loha_", "ia3_", "oft_", "boft_", "vera_", "randlora_")
+    return {
+        name: tensor
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if "modules_to_save." in name or any(part.startswith(prefixes) for part in name.split("."))
+    }
+
+
+def _plain_name(name: str) -> str:
+    for inserted in _WRAPPER_NAMES:
+        name = name.replace(inserted, "")
+    return name
+
+
+def _config_bytes(model: nn.Module) -> bytes:
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        return b""
+    # What names a folder or a version is no part of the function that the model computes.
+    skipped = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype", "architectures")
+    kept = {key: value for key, value in config.to_dict().items() if key not in skipped}
+    return json.dumps(kept, sort_keys=True, default=str).encode()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    flat = tensor.contiguous().cpu().flatten()
+    return flat.view(torch.uint8).numpy() if flat.numel() else b""

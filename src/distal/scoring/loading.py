@@ -1,0 +1,322 @@
+"""Loading causal language models, adapters and tokenizers, with messages that say how to go on."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from distal.errors import ModelError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_finite_weights", "check_vocabulary", "is_adapter", "load_model", "load_tokenizer"]
+
+_DTYPES = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_OTHER_HEADS = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining", "MultipleChoice", "Reward")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: str = "auto",
+    adapter: str | Path | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    trainable: bool = False,
+) -> Any:
+    """Loads a causal language model, or a PEFT adapter with its base model.
+
+    Only safetensors files are read, never pickles. The weights are checked for NaN and infinity.
+
+    Args:
+        name_or_path: local folder or hub id of a model, or of an adapter (the base model is then the one that
+            the adapter names).
+        dtype: `auto` (as stored), `float32`, `bfloat16`, `float16` or `float64`.
+        adapter: local folder or hub id of an adapter to put on top.
+        attn_implementation: name that transformers knows, None for its choice.
+        trust_remote_code: run code that comes with the model.
+        revision: hub revision of the model (not of the adapter beside it).
+        trainable: whether the adapter, if there is one, is loaded for training.
+
+    Returns:
+        A `transformers` model in evaluation mode, or a `peft.PeftModel` where an adapter is in play.
+
+    Raises:
+        ModelError: the model is missing, not a causal language model, not stored as safetensors, incomplete,
+            or holds NaN or infinity.
+    """
+    if dtype not in _DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}.")
+    source = _locate(name_or_path, "model")
+    if is_adapter(source, revision=revision):
+        if adapter is not None:
+            raise ModelError(
+                f"{source} is itself an adapter: name its base model, or leave out the adapter {adapter}."
+            )
+        source, adapter, revision = _base_of(source, revision), source, None
+    elif adapter is not None:
+        adapter = _locate(adapter, "adapter")
+        if not is_adapter(adapter):
+            raise ModelError(f"{adapter} holds no adapter_config.json, so it is no PEFT adapter.")
+    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+    if attn_implementation is not None:
+        settings["attn_implementation"] = attn_implementation
+    model: Any = _load_base(source, _DTYPES[dtype], settings)
+    if adapter is not None:
+        model = _with_adapter(model, str(adapter), trainable)
+    check_finite_weights(model, str(name_or_path))
+    return model.eval()
+
+
+def load_tokenizer(
+    name_or_path: str | Path, *, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a model; for an adapter without one, that of its base model.
+
+    Raises:
+        ModelError: there is no tokenizer, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    source = _locate(name_or_path, "model or tokenizer")
+    local = Path(source)
+    if (
+        local.is_dir()
+        and not any(local.glob("tokenizer*"))
+        and not any(local.glob("vocab*"))
+        and not any(local.glob("*.model"))
+    ):
+        if is_adapter(source):
+            return load_tokenizer(_base_of(source, None), trust_remote_code=trust_remote_code)
+        raise ModelError(
+            f"{source} holds no tokenizer (no tokenizer.json, tokenizer.model or vocab file). Copy the "
+            "tokenizer files into it, or name the folder that has them (--tokenizer)."
+        )
+    with _translated("tokenizer", source):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision)
+
+
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer whose ids the model has no embedding for.
+
+    Raises:
+        ModelError: the highest token id is not below the number of embedding rows.
+    """
+    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator, union-attr]
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise ModelError(
+            f"the tokenizer has token ids up to {highest} ({token!r}) but the model embeds only {rows} (ids "
+            f"0 to {rows - 1}): they do not belong together. Use the model's own tokenizer, or resize the "
+            f"model's embeddings to {highest + 1} and train them first."
+        )
+
+
+def check_finite_weights(model: nn.Module, name: str) -> None:
+    """Refuses a model with NaN or infinity in its weights.
+
+    Raises:
+        ModelError: naming the first such parameter and how many of its entries are affected.
+    """
+    for parameter_name, parameter in model.named_parameters():
+        finite = torch.isfinite(parameter.detach())
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
+            raise ModelError(
+                f"the weights of {name} are not finite: parameter {parameter_name} has {bad} of "
+                f"{parameter.numel()} entries that are NaN or infinite. The file is damaged, comes from a "
+                "diverged run, or overflows in this dtype (float16 ends at 65504): load it in another dtype "
+                "or use another checkpoint."
+            )
+
+
+def is_adapter(name_or_path: str | Path, *, revision: str | None = None) -> bool:
+    """Whether a folder or hub id holds a PEFT adapter rather than a whole model."""
+    local = Path(name_or_path)
+    if local.is_dir():
+        return (local / "adapter_config.json").is_file() and not any(local.glob("model*.safetensors*"))
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        return find_adapter_config_file(str(name_or_path), revision=revision or "main") is not None
+    except (OSError, ValueError):  # no such repository, or no network: loading it says so better
+        return False
+
+
+def _locate(name_or_path: str | Path, what: str) -> str:
+    """The folder or hub id meant, or a `ModelError` for a local path that does not exist."""
+    name = str(name_or_path)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_file():
+        raise ModelError(
+            f"{what} {name} is a file; give the folder that holds config.json and the safetensors files."
+        )
+    near = _nearest_folders(path)
+    if _HUB_ID.fullmatch(name) and not near:
+        return name
+    hint = (
+        f" Did you mean {' or '.join(near)}?"
+        if near
+        else " Check the path, or give a hub id such as owner/name."
+    )
+    raise ModelError(f"no such {what} folder: {name}.{hint}")
+
+
+def _nearest_folders(path: Path) -> list[str]:
+    """Existing folders beside `path` whose names resemble it."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+    return [str(path.parent / name) for name in difflib.get_close_matches(path.name, names, 3, 0.6)]
+
+
+def _base_of(adapter: str, revision: str | None) -> str:
+    """The base model that an adapter names."""
+    from peft import PeftConfig
+
+    with _translated("adapter", adapter):
+        base = PeftConfig.from_pretrained(adapter, revision=revision).base_model_name_or_path
+    if not base:
+        raise ModelError(
+            f"adapter {adapter} does not name its base model; give the base as the model and this as adapter."
+        )
+    return _locate(base, f"base model (named by adapter {adapter})")
+
+
+def _load_base(source: str, dtype: torch.dtype | str, settings: dict[str, Any]) -> PreTrainedModel:
+    """A whole model, after the checks that give better messages than the loader's."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _check_files(
+        source, ("model*.safetensors*",), ("pytorch_model*.bin*", "*.pt", "*.pth"), "save_pretrained(folder)"
+    )
+    with _translated("model", source):
+        config = AutoConfig.from_pretrained(
+            source, trust_remote_code=settings["trust_remote_code"], revision=settings["revision"]
+        )
+    _check_causal(source, config)
+    with _translated("model", source):
+        # With output_loading_info it returns a pair, which its annotation does not say.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **settings
+        )
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"the weight files of {source} lack {len(missing)} of the model's parameters "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}), which would be left random. "
+            "It may have been saved with another head (a reward model, a bare encoder), or a file is "
+            "incomplete."
+        )
+    return model
+
+
+def _with_adapter(model: PreTrainedModel, adapter: str, trainable: bool) -> PeftModel:
+    """The model with a PEFT adapter on top."""
+    from peft import PeftModel
+
+    _check_files(adapter, ("adapter_model.safetensors",), ("adapter_model.bin",), "save_pretrained(folder)")
+    with _translated("adapter", adapter):
+        return PeftModel.from_pretrained(model, adapter, is_trainable=trainable, use_safetensors=True)
+
+
+def _check_files(source: str, wanted: tuple[str, ...], pickles: tuple[str, ...], remedy: str) -> None:
+    """Refuses a local folder without safetensors files."""
+    folder = Path(source)
+    if not folder.is_dir() or any(any(folder.glob(pattern)) for pattern in wanted):
+        return
+    found = sorted(path.name for pattern in pickles for path in folder.glob(pattern))
+    if found:
+        raise ModelError(
+            f"{source} holds its weights as Python pickles ({', '.join(found[:3])}), which can run any code "
+            "when opened; Distal reads safetensors only. If you trust the file, load it once with "
+            f"transformers and write it again with {remedy}."
+        )
+    listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    raise ModelError(
+        f"{source} holds no weights ({' or '.join(wanted)}); found {listing}. Is it the right folder?"
+    )
+
+
+def _check_causal(source: str, config: PreTrainedConfig) -> None:
+    """Refuses encoders, encoder-decoders, and models saved with another head."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = getattr(config, "model_type", "unknown")
+    heads = [head for head in (config.architectures or ()) if any(other in head for other in _OTHER_HEADS)]
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or remote
+    if heads or not known or getattr(config, "is_encoder_decoder", False):
+        what = f"was saved as {heads[0]}" if heads else f"is of type {kind}"
+        raise ModelError(
+            f"{source} is not a causal language model: it {what}. Distal needs one that AutoModelForCausalLM "
+            "can load (Llama, Qwen, Mistral, GPT-2, ...)."
+        )
+
+
+@contextmanager
+def _translated(what: str, source: str) -> Generator[None]:
+    """Turns the loaders' exceptions into one `ModelError`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelError(
+            f"a safetensors file of {source} is damaged ({error}); copy or download it again."
+        ) from error
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        KeyError,
+        TypeError,
+        json.JSONDecodeError,
+    ) as error:
+        if isinstance(error, ModelError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = "folder" if Path(source).is_dir() else "hub id"
+        hint = (
+            ""
+            if where == "folder"
+            else (
+                " It is no local folder either; check the spelling, the network, and for private models `hf "
+                "auth login`."
+            )
+        )
+        raise ModelError(
+            f"cannot load the {what} from {where} {source}: {_first_lines(error)}{hint}"
+        ) from error
+
+
+def _first_lines(error: BaseException) -> str:
+    """The first sentence of an exception that says something, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2])
+    text = text if len(text) <= 300 else text[:300] + " ..."
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,114 @@
+"""Scores: the summed log-probability of a completion given its prompt.
+
+    log pi(y | x) = sum_t log softmax(logits_t)[y_t]        over the completion tokens, nats
+
+Only completion positions reach the language-model head. The head is not called by us: a hook on it drops all other
+positions on their way in, and the model's own forward does the rest. So whatever a model does around its head
+(scaling, soft-capping, adapters, wrappers for data parallelism or mixed precision) stays as its authors wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distal.errors import ModelError
+from distal.scoring.layouts import PaddedBatch, pad_rows
+from distal.types import TokenRow
+
+__all__ = ["score_rows", "token_log_probs"]
+
+
+def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target token: (N, V), (N,) -> (N,), nats.
+
+    Computed in float32 (float64 for float64 logits) whatever the type of the logits: a bfloat16 log-sum-exp is
+    wrong by up to 0.016 nats per token, which adds up over a completion.
+
+    Example:
+        >>> token_log_probs(torch.zeros(1, 4), torch.tensor([2])).exp().item()
+        0.25
+    """
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def score_rows(model: nn.Module, rows: Sequence[TokenRow]) -> Tensor:
+    """Scores of all rows from one forward pass, differentiable in the model's parameters.
+
+    Args:
+        model: a causal language model, possibly wrapped (DDP, PEFT).
+        rows: B rows; they are padded to the longest, so give rows of similar length.
+
+    Returns:
+        (B,) summed completion log-probabilities, nats, float32 (float64 for a float64 model).
+
+    Raises:
+        ModelError: the model has no language-model head through which its logits pass.
+    """
+    batch = pad_rows(rows, device=_device(model))
+    with _head_reads_only(batch.prediction_mask, _head(model)):
+        output = model(input_ids=batch.input_ids, attention_mask=_mask(batch), use_cache=False)
+    logits = cast(Tensor, output.logits)
+    if logits.ndim != 2 or logits.shape[0] != batch.targets.shape[0]:
+        raise ModelError(
+            f"{type(unwrap(model)).__name__} returned logits of shape {tuple(logits.shape)} where "
+            f"({batch.targets.shape[0]}, vocabulary) was expected: its logits do not pass through "
+            "get_output_embeddings(). Such architectures cannot be scored yet."
+        )
+    return batch.sum_by_row(token_log_probs(logits, batch.targets))
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside data-parallel and compilation wrappers (a PEFT model stays a PEFT model)."""
+    while True:
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _mask(batch: PaddedBatch) -> Tensor | None:
+    # Without padding a plain causal mask does; passing none lets the model take its fastest attention kernel.
+    return batch.attention_mask.long() if batch.is_padded else None
+
+
+def _head(model: nn.Module) -> nn.Module:
+    inner: Any = unwrap(model)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    if head is None:
+        raise ModelError(
+            f"{type(inner).__name__} has no output embeddings (language-model head); "
+            "give a causal language model, as AutoModelForCausalLM loads it"
+        )
+    return head
+
+
+@contextmanager
+def _head_reads_only(mask: Tensor, head: nn.Module) -> Generator[None]:
+    """While open, the head sees the (N, hidden) states where the (B, T) mask is True instead of all (B, T, hidden)."""
+
+    def select(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        if hidden.shape[:2] != mask.shape:
+            raise ModelError(
+                f"the head received hidden states of shape {tuple(hidden.shape)} for a batch of shape "
+                f"{tuple(mask.shape)}; such architectures cannot be scored yet"
+            )
+        return (hidden[mask], *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
