@@ -1,0 +1,20 @@
+"""Training: the whole-batch engine, and the Trainer and settings around it."""
+
+from __future__ import annotations
+
+from distal.training.checkpoints import last_complete_checkpoint
+from distal.training.config import AlignmentConfig
+from distal.training.cutting import MicroBatchLimit
+from distal.training.engine import StepOutput, WholeBatchEngine
+from distal.training.metrics import score_metrics
+from distal.training.trainer import AlignmentTrainer
+
+__all__ = [
+    "AlignmentConfig",
+    "AlignmentTrainer",
+    "MicroBatchLimit",
+    "StepOutput",
+    "WholeBatchEngine",
+    "last_complete_checkpoint",
+    "score_metrics",
+]

@@ -1,0 +1,268 @@
+"""Settings of an alignment run: everything of `transformers.TrainingArguments`, and Distal's own."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from distal.data.preparation import OnBadRows
+from distal.data.truncation import Truncation
+from distal.errors import ConfigError
+from distal.objectives import Objective, get_objective, objective_names
+from distal.training.engine import MicroBatchLimit, Strategy
+
+__all__ = ["AlignmentConfig"]
+
+DEFAULT_TOKENS_PER_MICRO_BATCH = 8192
+
+# Options of the parent class that would change the objective, or do nothing, under the whole-batch engine.
+_REFUSED: dict[str, tuple[Any, str]] = {
+    "gradient_accumulation_steps": (
+        1,
+        "one optimizer step takes one batch; set global_batch_size and micro_batch_size",
+    ),
+    "auto_find_batch_size": (False, "memory is bounded by micro_batch_size or tokens_per_micro_batch"),
+    "label_smoothing_factor": (0.0, "that smooths token labels; for preferences set label_smoothing"),
+    "neftune_noise_alpha": (
+        None,
+        "noise would differ between policy and reference, so rewards would be noise",
+    ),
+    "batch_eval_metrics": (False, "the evaluation set is evaluated whole"),
+    "use_liger_kernel": (False, "it replaces the head through which scores are computed"),
+    "prediction_loss_only": (False, "evaluation needs no predictions"),
+    "train_sampling_strategy": (
+        "random",
+        "Distal orders optimizer batches itself, the same on any number of devices",
+    ),
+}
+
+_OBJECTIVE_OPTIONS = (
+    "beta",
+    "margin",
+    "cost",
+    "sort",
+    "soft_sort_strength",
+    "soft_sort_regularization",
+    "label_smoothing",
+    "sort_group",
+    "sort_group_seed",
+    "quantile_weighting",
+    "desirable_weight",
+    "undesirable_weight",
+    "per_token",
+    "parts",
+)
+
+
+def _option(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(kw_only=True)
+class AlignmentConfig(TrainingArguments):
+    """Settings of an alignment run.
+
+    Every field of `transformers.TrainingArguments` keeps its meaning, except those that would change the objective,
+    which are refused. The batch is set by `global_batch_size` alone; `micro_batch_size` or `tokens_per_micro_batch`
+    only decide how much memory it takes.
+
+    Raises:
+        ConfigError: an option is unknown to the objective, contradicts another, or is out of range.
+
+    Example:
+        >>> config = AlignmentConfig(
+        ...     output_dir="run", objective="aot", global_batch_size=32, report_to="none"
+        ... )
+        >>> config.build_objective().name
+        'aot'
+    """
+
+    objective: str = _option(
+        "aot", "What to minimise: aot, aot_unpaired, dpo, ... (distal.objectives.objective_names)."
+    )
+    beta: float | None = _option(
+        None, "Slope of a logistic cost, 1/nats. None for the objective's own default (AOT 0.01, DPO 0.1)."
+    )
+    margin: float | None = _option(None, "Margin of a hinge, squared hinge or least-squares cost, in nats.")
+    cost: str | None = _option(
+        None, "Cost of a dominance violation: logistic (default), squared_hinge, hinge or least_squares."
+    )
+    sort: str | None = _option(None, "hard (default) or soft.")
+    soft_sort_strength: float | None = _option(None, "Strength of the soft sort, 1/nats.")
+    label_smoothing: float | None = _option(
+        None, "Probability that a preference label is wrong, in [0, 0.5)."
+    )
+    sort_group: int | None = _option(
+        None, "Samples sorted together. None for the whole optimizer batch; 1 turns AOT into DPO."
+    )
+    soft_sort_regularization: str | None = _option(None, "Soft sort: l2 (default) or entropic.")
+    sort_group_seed: int | None = _option(None, "Seed of the partition into sort groups (default 0).")
+    quantile_weighting: list[float] | None = _option(
+        None, "Band of quantile levels that counts, such as [0, 0.1] for the lower tail; None for all alike."
+    )
+    desirable_weight: float | None = _option(None, "KTO: weight of desirable samples (default 1).")
+    undesirable_weight: float | None = _option(None, "KTO: weight of undesirable samples (default 1).")
+    per_token: bool | None = _option(None, "sft: divide by tokens instead of by completions.")
+    parts: list[dict[str, Any]] | None = _option(
+        None, "mix: its parts, each with objective, weight, and options of that objective."
+    )
+    global_batch_size: int = _option(
+        64,
+        "Pairs (or samples of both labels, when unpaired) per optimizer step, over all devices: the unit of the loss.",
+    )
+    micro_batch_size: int | None = _option(
+        None,
+        "Pairs (or samples) in one forward pass. Memory and speed only; excludes tokens_per_micro_batch.",
+    )
+    tokens_per_micro_batch: int | None = _option(
+        None,
+        f"Padded tokens in one forward pass (default {DEFAULT_TOKENS_PER_MICRO_BATCH}). Memory and speed only.",
+    )
+    strategy: Strategy = _option(
+        "auto", "How the whole batch's gradient is computed: auto, single (one pass) or recompute (two)."
+    )
+    max_length: int = _option(1024, "Longest prompt plus completion, tokens.")
+    truncation: Truncation = _option(
+        "drop", "What happens to longer rows: drop, error, truncate_prompt or truncate_completion."
+    )
+    on_bad_rows: OnBadRows = _option(
+        "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
+    )
+    dataset_num_proc: int | None = _option(None, "Processes for tokenization; None for one.")
+    disable_dropout: bool = _option(
+        True, "Switch dropout off in policy and reference, so that rewards carry no noise."
+    )
+    reference_cache_dir: str | None = _option(
+        None, "Folder of the reference-score cache; None for $DISTAL_CACHE or the user's cache folder."
+    )
+    reference_tokens_per_batch: int = _option(
+        8192, "Padded tokens per forward pass when scoring without gradient."
+    )
+    check_initial_policy: bool = _option(
+        True, "Before training, check that policy and reference score alike (rewards 0, logistic loss log 2)."
+    )
+
+    # Other defaults than the parent's: one pass over the data and a step size that suits preference training.
+    learning_rate: float = _option(1e-6, "Peak learning rate of the optimizer.")
+    num_train_epochs: float = _option(1.0, "Passes over the training data.")
+    logging_steps: float = _option(
+        10, "Optimizer steps between two log entries (or a share of all, below 1)."
+    )
+    report_to: None | str | list[str] = _option(
+        "tensorboard", "Where metrics go: tensorboard, wandb, none, ..."
+    )
+    per_device_train_batch_size: Any = _option(None, "Not used: set global_batch_size.")
+    per_device_eval_batch_size: Any = _option(None, "Not used: set reference_tokens_per_batch.")
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        self._refuse_unused()
+        # The parent computes with these; the batch of a device follows from the global one below.
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = 1
+        super().__post_init__()
+        if self.global_batch_size < self.world_size:
+            raise ConfigError(
+                f"global_batch_size: {self.global_batch_size} cannot be shared by {self.world_size} processes; "
+                f"set at least {self.world_size}"
+            )
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched != self.world_size:
+            raise ConfigError(
+                f"the launcher started {launched} processes, but transformers sees {self.world_size}, so that each "
+                "would train a model of its own. On machines without GPUs set use_cpu (--use-cpu); with GPUs start "
+                "at most one process for each."
+            )
+        if self.n_gpu > 1:
+            raise ConfigError(
+                f"one process sees {self.n_gpu} GPUs, which would mean DataParallel. Start one process per GPU "
+                f"(torchrun --nproc-per-node {self.n_gpu} ... or accelerate launch), or set CUDA_VISIBLE_DEVICES=0"
+            )
+        self.per_device_train_batch_size = math.ceil(self.global_batch_size / self.world_size)
+
+    def build_objective(self) -> Objective:
+        """The objective with the options that were set; an option that it does not use is a ConfigError."""
+        given = {name: getattr(self, name) for name in _OBJECTIVE_OPTIONS}
+        try:
+            return get_objective(
+                self.objective, **{name: value for name, value in given.items() if value is not None}
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError(str(error)) from error
+
+    @property
+    def micro_batch_limit(self) -> MicroBatchLimit:
+        """What one forward pass with gradient may hold."""
+        if self.micro_batch_size is not None:
+            return MicroBatchLimit(units=self.micro_batch_size)
+        return MicroBatchLimit(tokens=self.tokens_per_micro_batch or DEFAULT_TOKENS_PER_MICRO_BATCH)
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """Type of mixed precision, for policy and reference alike; None without."""
+        return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
+
+    def _refuse_unused(self) -> None:
+        for name, (allowed, remedy) in _REFUSED.items():
+            value = getattr(self, name, allowed)
+            if value != allowed:
+                raise ConfigError(f"{name}: {value!r} is not supported: {remedy}")
+        # A copy of a config (dataclasses.replace) brings the values that the original computed; those are no demand.
+        share = math.ceil(self.global_batch_size / int(os.environ.get("WORLD_SIZE", "1")))
+        per_device = {
+            "per_device_train_batch_size": (share, "global_batch_size"),
+            "per_device_eval_batch_size": (1, "reference_tokens_per_batch"),
+        }
+        for name, (computed, instead) in per_device.items():
+            if getattr(self, name) not in (None, computed):
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)!r} is not used: the batch must not depend on the number of "
+                    f"devices. Set {instead}."
+                )
+
+    def _check_ranges(self) -> None:
+        if self.micro_batch_size is not None and self.tokens_per_micro_batch is not None:
+            raise ConfigError(
+                "micro_batch_size and tokens_per_micro_batch exclude each other; set one of them"
+            )
+        at_least = {
+            "global_batch_size": 1,
+            "micro_batch_size": 1,
+            "tokens_per_micro_batch": 1,
+            "max_length": 2,
+            "reference_tokens_per_batch": 1,
+            "dataset_num_proc": 1,
+        }
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+        choices = {
+            "objective": objective_names(),
+            "strategy": ("auto", "single", "recompute"),
+            "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
+            "on_bad_rows": ("drop", "error"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
+                )
+        self.build_objective()
+
+
+def nearest(word: object, known: tuple[str, ...]) -> str:
+    """`; did you mean ...?` and the choices, to end an error message with."""
+    import difflib
+
+    close = difflib.get_close_matches(str(word), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"{hint} Choices: {', '.join(known)}"
+
+
+OWN_FIELDS = tuple(f.name for f in fields(AlignmentConfig) if f.name in AlignmentConfig.__annotations__)
+"""Names of the fields that are Distal's own or have another default than the parent's."""

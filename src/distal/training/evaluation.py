@@ -1,0 +1,50 @@
+"""Evaluation of a whole data set: one loss, one set of metrics, however it was batched."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from distal.objectives import Objective
+from distal.scoring import compute_dtype, score_row_list
+from distal.training.batch import gather_batch, without_rounding
+from distal.training.metrics import batch_metrics
+from distal.types import RowSource
+
+__all__ = ["evaluate_whole_set"]
+
+
+def evaluate_whole_set(
+    model: nn.Module,
+    dataset: RowSource,
+    objective: Objective,
+    *,
+    tokens_per_batch: int,
+    autocast_dtype: torch.dtype | None = None,
+    progress: str | None = None,
+) -> dict[str, float]:
+    """Loss and metrics of a data set with reference scores; ranks share the forward passes.
+
+    Args:
+        model: the policy.
+        dataset: with reference scores.
+        objective: applied once to all scores, as to one optimizer batch.
+        tokens_per_batch: padded tokens per forward pass; memory and speed only.
+        autocast_dtype: mixed precision, as in training.
+        progress: what the progress bar says; None for silence.
+
+    Returns:
+        `loss`, and the names of `batch_metrics`.
+    """
+    parallel = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
+    rows = [row for i in range(rank, len(dataset), world) for row in dataset[i]]
+    scores = score_row_list(
+        model, rows, tokens_per_batch=tokens_per_batch, autocast_dtype=autocast_dtype, progress=progress
+    )
+    device = next(model.parameters()).device
+    batch = gather_batch(dataset.kind, rows, torch.as_tensor(scores, device=device))
+    loss = objective(batch.sequence_scores()).loss.item()
+    batch = without_rounding(batch, compute_dtype(model, autocast_dtype))
+    return {"loss": loss, **batch_metrics(batch, objective)}

@@ -1,0 +1,65 @@
+"""Getting a policy ready: loading by name, adding an adapter, switching dropout off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from distal.errors import ConfigError
+
+__all__ = ["add_adapter", "disable_dropout", "has_dropout", "resolve_model"]
+
+
+def resolve_model(model: str | Path | nn.Module) -> nn.Module:
+    """The model itself, or the one that a folder or hub id names."""
+    if isinstance(model, nn.Module):
+        return model
+    if not isinstance(model, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] - users' mistakes
+        raise ConfigError(f"model: expected a model, a local folder or a hub id, got {type(model).__name__}")
+    from distal.scoring.loading import load_model
+
+    return load_model(str(model))
+
+
+def add_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
+    """Wrap a model in a new PEFT adapter.
+
+    Raises:
+        ConfigError: the model carries an adapter already.
+    """
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+
+    if isinstance(model, PeftModel):
+        raise ConfigError(
+            "peft_config: the model has an adapter already. Leave peft_config out to go on training that adapter "
+            "(a frozen copy of it becomes the reference), or merge it first with model.merge_and_unload()."
+        )
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
+        model = prepare_model_for_kbit_training(model)  # pyright: ignore[reportArgumentType]
+    return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
+
+
+def disable_dropout(model: nn.Module | None) -> None:
+    """Set every dropout probability of a model to 0, in layers and in attention modules."""
+    for module, name in _dropouts(model):
+        setattr(module, name, 0.0)
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether any dropout of a model is active in training mode."""
+    return next(_dropouts(model), None) is not None
+
+
+def _dropouts(model: nn.Module | None) -> Iterator[tuple[nn.Module, str]]:
+    """(module, attribute) of every positive dropout probability."""
+    for module in model.modules() if model is not None else ():
+        # nn.Dropout and its kin keep the probability in p; attention modules hand theirs to a function.
+        names = ["p"] if isinstance(module, nn.modules.dropout._DropoutNd) else []  # pyright: ignore[reportPrivateUsage]
+        names += [name for name in vars(module) if "dropout" in name]
+        for name in names:
+            value = getattr(module, name)
+            if isinstance(value, float) and value > 0:
+                yield module, name

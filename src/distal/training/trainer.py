@@ -1,0 +1,322 @@
+"""`AlignmentTrainer`: the whole-batch engine inside `transformers.Trainer`.
+
+The Trainer sees one batch per optimizer step, so its loop, callbacks, checkpoints, launchers and loggers work
+unchanged; everything between two optimizer steps happens in `training_step`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+
+from distal.data import OptimizerBatchSampler, TokenizedPreferences, collate_units, prepare_dataset
+from distal.errors import ConfigError
+from distal.scoring import choose_reference, reference_scores
+from distal.training.checkpoints import last_complete_checkpoint
+from distal.training.config import AlignmentConfig
+from distal.training.engine import WholeBatchEngine
+from distal.training.evaluation import evaluate_whole_set
+from distal.training.guards import check_initial_policy, refuse_non_finite_gradient
+from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+
+__all__ = ["AlignmentTrainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class AlignmentTrainer(Trainer):
+    """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
+
+    Args:
+        model: a causal language model, a PEFT model, a local folder or a hub id.
+        ref_model: the reference, likewise; None for the policy's own start (with PEFT: adapters off, or a frozen
+            copy of the adapter that the model came with), which needs no second model in memory.
+        args: the settings; None for `AlignmentConfig()`.
+        train_dataset: `TokenizedPreferences`, or anything that `distal.data.prepare_dataset` takes: a `datasets`
+            data set, a path, a hub id or a list of rows with TRL's columns.
+        eval_dataset: likewise, or a dict of them by name. Always evaluated whole.
+        processing_class: the tokenizer.
+        peft_config: creates a new adapter and trains only that.
+        callbacks: `transformers.TrainerCallback`s.
+        optimizers: optimizer and scheduler, as in `Trainer`.
+
+    Raises:
+        ConfigError, DataError, ModelError: what is wrong, and how to mend it.
+        ReferenceMismatchError: before the first step, policy and reference disagree where they must coincide.
+        NonFiniteError: a score, loss or gradient is NaN or infinite; raised before the optimizer step.
+    """
+
+    args: AlignmentConfig
+
+    def __init__(  # noqa: PLR0913 - the signature that users of TRL know
+        self,
+        model: str | Path | nn.Module,
+        ref_model: str | Path | nn.Module | None = None,
+        args: AlignmentConfig | None = None,
+        *,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        args = args if args is not None else AlignmentConfig()
+        if not isinstance(args, AlignmentConfig):  # pyright: ignore[reportUnnecessaryIsInstance] - users' mistakes
+            raise ConfigError(f"args: expected an AlignmentConfig, got {type(args).__name__}")
+        set_seed(args.seed)  # a new adapter is drawn at random
+        policy = resolve_model(model)
+        if peft_config is not None:
+            policy = add_adapter(policy, peft_config)
+        frozen = None if ref_model is None else resolve_model(ref_model)
+        if args.disable_dropout:
+            for switched in (policy, frozen):
+                disable_dropout(switched)
+        self.objective = args.build_objective()
+        self._metrics: dict[str, list[float]] = {}
+        super().__init__(
+            model=policy,
+            args=args,
+            data_collator=cast(Any, collate_units),
+            train_dataset=self._prepare(train_dataset, "train", args, processing_class),
+            eval_dataset=self._prepare(eval_dataset, "eval", args, processing_class),
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        if frozen is not None and self.place_model_on_device:
+            frozen.to(args.device)
+        self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
+        self._engine: WholeBatchEngine | None = None
+
+    @property
+    def _policy(self) -> nn.Module:
+        return cast(nn.Module, self.model)
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self.processing_class
+
+    # ------------------------------------------------------------------ data
+
+    def _prepare(
+        self, data: Any, name: str, args: AlignmentConfig, tokenizer: PreTrainedTokenizerBase | None
+    ) -> Any:
+        """Tokenise whatever the user gave; refuse a kind of data that the objective cannot use."""
+        if data is None:
+            return None
+        if isinstance(data, Mapping) and not isinstance(data, TokenizedPreferences):
+            return {
+                key: self._prepare(value, f"{name} {key}", args, tokenizer) for key, value in data.items()
+            }
+        if not isinstance(data, TokenizedPreferences):
+            if tokenizer is None:
+                raise ConfigError(f"processing_class: a tokenizer is needed to tokenise the {name} data")
+            data = prepare_dataset(
+                data,
+                tokenizer,
+                max_length=args.max_length,
+                truncation=args.truncation,
+                on_bad_rows=args.on_bad_rows,
+                num_proc=args.dataset_num_proc,
+                name=name,
+            )
+        if self.objective.needs == "paired" and data.kind != "paired":
+            raise ConfigError(
+                f"objective: {self.objective.name} needs pairs (prompt, chosen, rejected), but the {name} data is "
+                "unpaired (prompt, completion, label). Use aot_unpaired or kto, or give paired data."
+            )
+        return data
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """One item per optimizer step: this rank's rows of the optimizer batch."""
+        dataset = self._train_data()
+        sampler = OptimizerBatchSampler(
+            dataset,
+            self.args.global_batch_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        # Rows are small: no pinning, and accelerate need not see a loader that already knows ranks and devices.
+        return _StepLoader(
+            cast(Any, dataset),
+            batch_sampler=sampler,
+            collate_fn=collate_units,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """A loader whose data set `evaluation_loop` scores whole."""
+        named = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(named, str) and isinstance(self.eval_dataset, Mapping):
+            named = self.eval_dataset[named]
+        if named is None:
+            raise ConfigError("eval_dataset: evaluate() needs one")
+        dataset = self._prepare(named, "eval", self.args, self._tokenizer)
+        return DataLoader(dataset, batch_size=1, collate_fn=collate_units)
+
+    def _train_data(self) -> TokenizedPreferences:
+        dataset: Any = self.train_dataset
+        if dataset is None:
+            raise ConfigError("train_dataset: train() needs one")
+        return dataset
+
+    # -------------------------------------------------------------- training
+
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride] - the rest is passed on
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> TrainOutput:
+        """Score the reference, check the start, then train; `True` resumes from the last usable checkpoint."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_complete_checkpoint(str(self.args.output_dir)))
+        self._score_references()
+        if self.state.global_step == 0:
+            self._check_start()
+        self._reference_leaves()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _score_references(self) -> None:
+        """Give every data set its reference scores, while the reference is still there to be asked."""
+        self.train_dataset = self._with_reference(self._train_data(), "train")
+        held_out: Any = self.eval_dataset
+        if isinstance(held_out, Mapping):
+            sets = cast(Mapping[str, Any], held_out)
+            self.eval_dataset = {
+                name: self._with_reference(data, f"eval {name}") for name, data in sets.items()
+            }
+        elif held_out is not None:
+            self.eval_dataset = self._with_reference(held_out, "eval")
+
+    def _with_reference(self, dataset: Any, name: str) -> TokenizedPreferences:
+        if dataset.has_reference_scores:
+            return dataset
+        # One process computes, the others then read the cache.
+        with self.args.main_process_first(desc=f"reference scores ({name})"):
+            scores = reference_scores(
+                self.reference,
+                dataset,
+                cache_dir=self.args.reference_cache_dir,
+                tokens_per_batch=self.args.reference_tokens_per_batch,
+                autocast_dtype=self.args.autocast_dtype,
+                progress=None if self.args.disable_tqdm else f"reference scores ({name})",
+                warn=logger.warning,
+            )
+        return dataset.with_reference_scores(scores)
+
+    def _check_start(self) -> None:
+        comparable = self.reference.derived_from_policy and not has_dropout(self._policy)
+        if self.args.check_initial_policy and comparable:
+            check_initial_policy(self._policy, self._train_data(), self.args.autocast_dtype)
+
+    def _reference_leaves(self) -> None:
+        """From here on the policy moves: a reference that is the initial policy cannot be asked again."""
+        if hasattr(self.reference, "moved"):
+            self.reference.moved = True  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def engine(self) -> WholeBatchEngine:
+        """The engine that computes each step."""
+        if self._engine is None:
+            self._engine = WholeBatchEngine(
+                self.objective,
+                self._train_data().kind,
+                self.args.micro_batch_limit,
+                strategy=self.args.strategy,
+                autocast_dtype=self.args.autocast_dtype,
+                world_size=self.args.world_size,
+                backward=self.accelerator.backward,
+                no_sync=self.accelerator.no_sync,
+                replay_rng=has_dropout(self._policy),
+            )
+        return self._engine
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One optimizer batch: its exact gradient into `.grad`, its loss returned."""
+        model.train()
+        optimizer: Any = self.optimizer
+        if callable(getattr(optimizer, "train", None)):
+            optimizer.train()  # schedule-free optimizers keep two sets of weights
+        output = self.engine.step(model, inputs)
+        for name, value in output.metrics.items():
+            self._metrics.setdefault(name, []).append(value)
+        return output.loss.to(self.args.device, torch.float32)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the step metrics since the last entry (they are equal on all ranks)."""
+        if "loss" in logs:
+            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._metrics.items()}}
+            self._metrics.clear()
+        super().log(logs, start_time)
+
+    # ------------------------------------------------------------ evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Called by `evaluate` with the loader from `get_eval_dataloader`."""
+        dataset = self._with_reference(dataloader.dataset, metric_key_prefix)
+        metrics = evaluate_whole_set(
+            self._policy,
+            dataset,
+            self.objective,
+            tokens_per_batch=self.args.reference_tokens_per_batch,
+            autocast_dtype=self.args.autocast_dtype,
+            progress=None if self.args.disable_tqdm else description.lower(),
+        )
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(
+            predictions=cast(Any, None), label_ids=None, metrics=named, num_samples=len(dataset)
+        )
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Not meaningful for preferences: there are no predictions, only scores."""
+        raise ConfigError("predict: use distal.scoring.score_dataset for scores, or evaluate() for metrics")
+
+    # --------------------------------------------------- hooks of the Trainer
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """6 FLOP per parameter and token (forward and backward), as transformers estimates it."""
+        tokens = sum(len(row.input_ids) for row in inputs)
+        model: Any = self.model
+        return 6 * tokens * int(model.num_parameters(exclude_embeddings=True))
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        if self.args.include_num_input_tokens_seen == "no":
+            return
+        tokens = torch.tensor(sum(len(row.input_ids) for row in inputs), device=self.args.device)
+        gathered: Any = self.accelerator.gather(tokens)
+        self.state.num_input_tokens_seen += int(gathered.sum().item())
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save without the pickled arguments: a model folder should hold nothing that runs code when loaded."""
+        super()._save(output_dir, state_dict=state_dict)
+        Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        refuse_non_finite_gradient(norm, scaled=self.args.fp16)
+        return norm
+
+
+class _StepLoader(DataLoader[Any]):
+    """A loader over optimizer batches that passes the epoch on to its sampler."""
+
+    def set_epoch(self, epoch: int) -> None:
+        cast(OptimizerBatchSampler, self.batch_sampler).set_epoch(epoch)

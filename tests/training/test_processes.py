@@ -1,0 +1,112 @@
+"""Runs as real processes: killed and resumed, and shared by several ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distal.errors import OutputError
+from distal.training import last_complete_checkpoint
+
+JOB = Path(__file__).parent / "job.py"
+
+
+def start(job, ranks=1):
+    launcher = (
+        [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, *launcher, str(JOB), json.dumps(job)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def result(folder):
+    weights = load_file(Path(folder) / "model.safetensors")
+    return weights, json.loads((Path(folder) / "result.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["paired", "unpaired"])
+def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kind):
+    """SIGKILL after step 7 of 12, in the middle of the second epoch; the last checkpoint is of step 6."""
+    objective = "aot" if kind == "paired" else "aot_unpaired"
+    config = {
+        "objective": objective,
+        "global_batch_size": 8,
+        "micro_batch_size": 3,
+        "max_steps": 12,
+        "save_steps": 3,
+    }
+    job = {"kind": kind, "config": config, "cache": str(tmp_path / "cache")}
+
+    undisturbed = start({**job, "output_dir": str(tmp_path / "whole")})
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    killed = start({**job, "output_dir": str(tmp_path / "cut"), "die_at": 7})
+    assert killed.returncode == -signal.SIGKILL
+    # A checkpoint that was being written when the process died must not be taken.
+    unfinished = tmp_path / "cut" / "checkpoint-7"
+    unfinished.mkdir()
+    (unfinished / "model.safetensors").write_bytes(b"half a fi")
+    resumed = start({**job, "output_dir": str(tmp_path / "cut"), "resume": True})
+    assert resumed.returncode == 0, resumed.stderr
+    assert "checkpoint-7 was not written to its end" in resumed.stderr
+
+    (expected, _), (weights, _) = result(tmp_path / "whole"), result(tmp_path / "cut")
+    assert expected.keys() == weights.keys()
+    assert all(torch.equal(expected[name], weights[name]) for name in expected), "not bitwise equal"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "objective"), [("paired", "aot"), ("paired", "dpo"), ("unpaired", "aot_unpaired")]
+)
+def test_two_ranks_end_with_the_weights_of_one(tmp_path, kind, objective):
+    """Data parallel over gloo in float64; 9 units per step, so the ranks hold different counts."""
+    config = {"objective": objective, "global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6}
+    job = {
+        "kind": kind,
+        "dtype": "float64",
+        "config": config | {"save_strategy": "no", "logging_steps": 1},
+        "cache": str(tmp_path / "cache"),
+    }
+    for ranks in (1, 2):
+        done = start({**job, "output_dir": str(tmp_path / str(ranks))}, ranks)
+        assert done.returncode == 0, done.stderr[-3000:]
+    (one, log_one), (two, log_two) = result(tmp_path / "1"), result(tmp_path / "2")
+    assert max((one[name] - two[name]).abs().max().item() for name in one) <= 1e-10
+    for name in ("loss", "rewards/margins", "dominance/auc"):
+        values = [[entry[name] for entry in log["history"]] for log in (log_one, log_two)]
+        assert values[0] == pytest.approx(values[1], abs=1e-6)
+    for name in ("eval_loss", "eval_rewards/chosen"):
+        assert log_one["metrics"][name] == pytest.approx(log_two["metrics"][name], abs=1e-9)
+
+
+def test_the_newest_complete_checkpoint_is_found(tmp_path):
+    for step, state in [(2, "{}"), (4, '{"global_step": 4}'), (10, '{"global_step": 1'), (6, None)]:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"")
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-best").mkdir()
+    assert last_complete_checkpoint(tmp_path).name == "checkpoint-4"
+
+
+def test_no_usable_checkpoint_is_an_error(tmp_path):
+    (tmp_path / "checkpoint-3").mkdir()
+    with pytest.raises(OutputError, match="1 unfinished"):
+        last_complete_checkpoint(tmp_path)
