@@ -1,0 +1,10 @@
+"""Reports: figures and tables that people look at.
+
+`distal.report.figures` imports matplotlib and is left out here: the terminal's tables stay quick to import.
+"""
+
+from __future__ import annotations
+
+from distal.report.terminal import certificate_table
+
+__all__ = ["certificate_table"]
