@@ -1,0 +1,10 @@
+"""The command line: `distal align`, `distal evaluate dominance`, `distal demo`, `distal env`.
+
+One module per verb. Nothing heavy is imported before a verb is known, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+from distal.cli.app import app, main
+
+__all__ = ["app", "main"]

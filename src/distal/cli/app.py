@@ -1,0 +1,55 @@
+"""The application: its verbs, and what all of them share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import distal
+from distal.cli import align, demo, env, evaluate
+from distal.cli.reporting import ReportingGroup
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="distal",
+    cls=ReportingGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Align language models with preferences as distributions, by optimal transport.",
+    epilog="`distal VERB --help` explains a verb; `distal demo` shows everything at work in a few minutes.",
+)
+align.register(app)
+evaluate.register(app)
+demo.register(app)
+env.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distal {distal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def shared_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show where an error was raised (give it before the verb).", envvar="DISTAL_DEBUG"
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before the verb; `ReportingGroup` reads them."""
+
+
+def main() -> None:
+    """Runs the command line; the console script `distal`."""
+    app()

@@ -1,0 +1,134 @@
+"""`distal evaluate dominance`: does a model's reward distribution dominate?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["register"]
+
+_MODELS, _DATA, _RESULT = "Models", "Data", "Result"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the application."""
+    verbs = typer.Typer(no_args_is_help=True, help="Evaluate a model against its reference on preferences.")
+    verbs.command("dominance")(dominance)
+    app.add_typer(verbs, name="evaluate")
+
+
+def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
+    model: Annotated[
+        str, typer.Option(help="Local folder or hub id of a model or PEFT adapter.", rich_help_panel=_MODELS)
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Preferences: .jsonl, .jsonl.gz, .json, .parquet, folder or hub id.", rich_help_panel=_DATA
+        ),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that rewards are measured against; an adapter's own base if absent.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data.", rich_help_panel=_DATA)] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer, if not the model's.", rich_help_panel=_MODELS)
+    ] = None,
+    chat_template: Annotated[str | None, typer.Option(help="Jinja file.", rich_help_panel=_MODELS)] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32, bfloat16, float16, float64, or auto: as stored.", rich_help_panel=_MODELS
+        ),
+    ] = "float32",
+    attn_implementation: Annotated[
+        str | None, typer.Option(help="eager, sdpa, flash_attention_2, ...", rich_help_panel=_MODELS)
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with the models.", rich_help_panel=_MODELS
+        ),
+    ] = False,
+    max_length: Annotated[int, typer.Option(help="Longest row, tokens.", rich_help_panel=_DATA)] = 1024,
+    truncation: Annotated[
+        str, typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=_DATA)
+    ] = "drop",
+    on_bad_rows: Annotated[
+        str, typer.Option(help="drop (counted) or error.", rich_help_panel=_DATA)
+    ] = "drop",
+    tokens_per_batch: Annotated[
+        int, typer.Option(help="Tokens per forward pass.", rich_help_panel=_DATA)
+    ] = 8192,
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of the intervals.", rich_help_panel=_RESULT)
+    ] = 0.95,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", rich_help_panel=_RESULT)] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=_RESULT)] = 0,
+    json_only: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON document to stdout, and nothing else there.",
+            rich_help_panel=_RESULT,
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for dominance.json and reward_quantiles.png.", rich_help_panel=_RESULT),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG file for the reward quantiles.", rich_help_panel=_RESULT)
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace existing files of those names.", rich_help_panel=_RESULT),
+    ] = False,
+) -> None:
+    """Reward quantiles of preferred and other responses, and whether the former dominate.
+
+    Rewards are log-ratios to the reference, in nats. Shows the violation ratio of first-order dominance with
+    a bootstrap interval, the AUC and, for paired data, the share of pairs ranked right.
+    """
+    from rich.console import Console
+
+    from distal.report import certificate_table
+    from distal.workflow.certification import CertifyOptions, certificate_json, certify
+
+    options = CertifyOptions(
+        model=model,
+        data=data,
+        reference=reference,
+        split=split,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+        truncation=truncation,
+        on_bad_rows=on_bad_rows,
+        tokens_per_batch=tokens_per_batch,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+        output=output,
+        plot=plot,
+        overwrite=overwrite,
+    )
+    notes = Console(stderr=True)
+    certificate = certify(
+        options, tell=lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True)
+    )
+    if json_only:
+        typer.echo(certificate_json(certificate))
+        return
+    Console().print(certificate_table(certificate))
+    for path in [p for p in (options.certificate_path, *options.figure_paths) if p is not None]:
+        typer.echo(f"Written: {path}")

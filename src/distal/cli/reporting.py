@@ -1,0 +1,75 @@
+"""How errors reach the user: one message on stderr and an exit code, without a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from distal.errors import DistalError, OutputError
+
+__all__ = ["ReportingGroup", "reported"]
+
+EXIT_INTERRUPTED = 130
+EXIT_OPTIONS = 2
+
+
+class ReportingGroup(TyperGroup):
+    """The outermost group: whatever a verb raises passes through it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb and reports what it raises."""
+        # What transformers and PEFT deprecate between each other is no concern of the user.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        with reported(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def reported(*, debug: bool) -> Generator[None]:
+    """Turns errors that the user can mend, and interruptions, into a message and an exit code.
+
+    Errors of our own pass through, with their traceback.
+
+    Args:
+        debug: whether the traceback is shown as well.
+    """
+    try:
+        yield
+    except DistalError as error:
+        _say(str(error), debug)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted.", debug)
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" of {error.filename}" if error.filename else ""
+        _say(f"no space left on the disk{place}; make room and start again.", debug)
+        raise typer.Exit(OutputError.exit_code) from error
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here would slow down --help
+            raise
+        _say(
+            "out of GPU memory. The result does not depend on how the batch is cut up: lower "
+            "--tokens-per-micro-batch or --micro-batch-size, add --gradient-checkpointing, or load the "
+            "model with --dtype bfloat16.",
+            debug,
+        )
+        raise typer.Exit(EXIT_OPTIONS) from error
+
+
+def _say(message: str, debug: bool) -> None:
+    """Prints a message to stderr, after the traceback if that is wanted."""
+    if debug:
+        traceback.print_exc()
+    sys.stderr.flush()
+    typer.echo(typer.style("Error: ", fg="red", bold=True) + message, err=True)

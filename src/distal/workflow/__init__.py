@@ -1,0 +1,54 @@
+"""Workflows: whole jobs from options to files, as the command line runs them and as a script may call them.
+
+The names below are imported when they are first used, so that importing this package stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distal.workflow.alignment import AlignResult, align
+    from distal.workflow.certification import CertifyOptions, certify
+    from distal.workflow.environment import environment
+    from distal.workflow.interrupt import RunInterrupted
+    from distal.workflow.options import AlignOptions, DataOptions, LoraOptions, ModelOptions
+    from distal.workflow.resolve import resolve_options
+    from distal.workflow.run_folder import RunFolder
+
+__all__ = [
+    "AlignOptions",
+    "AlignResult",
+    "CertifyOptions",
+    "DataOptions",
+    "LoraOptions",
+    "ModelOptions",
+    "RunFolder",
+    "RunInterrupted",
+    "align",
+    "certify",
+    "environment",
+    "resolve_options",
+]
+
+_HOMES = {
+    "AlignOptions": "options",
+    "AlignResult": "alignment",
+    "CertifyOptions": "certification",
+    "DataOptions": "options",
+    "LoraOptions": "options",
+    "ModelOptions": "options",
+    "RunFolder": "run_folder",
+    "RunInterrupted": "interrupt",
+    "align": "alignment",
+    "certify": "certification",
+    "environment": "environment",
+    "resolve_options": "resolve",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

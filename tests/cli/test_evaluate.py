@@ -1,0 +1,136 @@
+"""`distal evaluate dominance`: its numbers against scores computed here, its output, its refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import Result
+
+from distal.data import prepare_dataset
+from distal.scoring import score_dataset
+
+# PEFT asks transformers for a property under its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def evaluate(distal: Run, model_folder: Path, other_model_folder: Path, pairs_file: Path) -> Run:
+    """Runs the verb with what it needs; options replace that, None drops it."""
+
+    def run(*words: object, **options: object) -> Result:
+        settings: dict[str, object] = {
+            "model": other_model_folder,
+            "reference": model_folder,
+            "data": pairs_file,
+        }
+        given = [f"--{key}={value}" for key, value in (settings | options).items() if value is not None]
+        return distal("evaluate", "dominance", *given, *words)
+
+    return run
+
+
+def test_json_is_the_only_thing_on_stdout_and_right(
+    evaluate: Run, model_folder: Path, other_model_folder: Path, pairs_file: Path
+) -> None:
+    result = evaluate("--json", "--seed=3")
+    assert result.exit_code == 0, result.output
+    certificate = json.loads(result.stdout)
+    data = prepare_dataset(str(pairs_file), AutoTokenizer.from_pretrained(model_folder))
+    policy, reference = (
+        score_dataset(AutoModelForCausalLM.from_pretrained(folder), data, progress=None)
+        for folder in (other_model_folder, model_folder)
+    )
+    chosen, rejected = (policy - reference)[0::2], (policy - reference)[1::2]
+    u, v = np.sort(chosen), np.sort(rejected)
+    ratio = float((np.maximum(v - u, 0) ** 2).sum() / ((v - u) ** 2).sum())
+    assert certificate["violation_ratio"] == pytest.approx(ratio, abs=1e-4)
+    assert certificate["mean_gap"] == pytest.approx(float(np.mean(chosen) - np.mean(rejected)), abs=1e-4)
+    assert certificate["accuracy"] == pytest.approx(np.mean(chosen > rejected))
+    assert certificate["auc"] == pytest.approx(np.mean(chosen[:, None] > rejected[None, :]))
+    low, high = certificate["violation_ratio_ci"]
+    assert low <= ratio <= high
+    assert certificate["seed"] == 3
+    assert "40 rows read" in result.stderr
+
+
+def test_table_for_people(evaluate: Run) -> None:
+    result = evaluate()
+    assert result.exit_code == 0, result.output
+    assert "violation ratio" in result.stdout
+    assert "share of pairs ranked right" in result.stdout
+
+
+def test_model_against_itself_is_undefined(evaluate: Run, model_folder: Path) -> None:
+    certificate = json.loads(evaluate("--json", model=model_folder).stdout)
+    assert certificate["violation_ratio"] is None
+    assert certificate["mean_gap"] == 0
+    assert certificate["auc"] == 0.5
+
+
+def test_unpaired_data(evaluate: Run, samples_file: Path) -> None:
+    certificate = json.loads(evaluate("--json", data=samples_file).stdout)
+    assert (certificate["n_preferred"], certificate["n_other"]) == (40, 20)
+    assert certificate["accuracy"] is None
+
+
+def test_adapter_is_measured_against_its_own_base(
+    align: Run, evaluate: Run, model_folder: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    assert align("--lora", output_dir=adapter, learning_rate=1e-2).exit_code == 0
+    alone = json.loads(evaluate("--json", model=adapter, reference=None).stdout)
+    explicit = json.loads(evaluate("--json", model=adapter, reference=model_folder).stdout)
+    assert alone["violation_ratio"] is not None
+    assert alone["mean_gap"] == pytest.approx(explicit["mean_gap"], abs=1e-5)
+    assert alone["violation_ratio"] == pytest.approx(explicit["violation_ratio"], abs=1e-4)
+
+
+def test_files_are_written_and_never_replaced_unasked(evaluate: Run, tmp_path: Path) -> None:
+    folder, plot = tmp_path / "result", tmp_path / "curves.png"
+    first = evaluate(output=folder, plot=plot)
+    assert first.exit_code == 0, first.output
+    assert json.loads((folder / "dominance.json").read_text())["n_preferred"] == 40
+    for figure in (plot, folder / "reward_quantiles.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert str(figure) in first.stdout
+    before = (folder / "dominance.json").read_bytes()
+    again = evaluate("--seed=5", output=folder)
+    assert again.exit_code == 6
+    assert "nothing was touched" in again.stderr
+    assert (folder / "dominance.json").read_bytes() == before
+    assert evaluate("--seed=5", "--overwrite", output=folder).exit_code == 0
+    assert (folder / "dominance.json").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ({"reference": None}, 2, "reference is missing"),
+        ({"model": "missing/folder/here"}, 4, "no such model or tokenizer folder: missing/folder/here"),
+        ({"data": "missing.jsonl"}, 3, "missing.jsonl"),
+        ({"dtype": "float8"}, 4, "choose one of auto, float32"),
+        ({"confidence": 1.5}, 2, "confidence must lie between 0 and 1"),
+        ({"resamples": 0}, 2, "resamples must be at least 1"),
+        ({"truncation": "shorten"}, 2, "truncation"),
+    ],
+)
+def test_refusals(evaluate: Run, options: dict[str, Any], code: int, message: str) -> None:
+    result = evaluate("--json", **options)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.count("Error: ") == 1
+
+
+def test_overwrite_without_files(evaluate: Run) -> None:
+    result = evaluate("--overwrite")
+    assert result.exit_code == 2
+    assert "no effect" in result.stderr

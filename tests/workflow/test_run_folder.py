@@ -1,0 +1,277 @@
+"""The output folder: what is refused, what is kept, what is removed, and what the state file says."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distal.errors import ConfigError, OutputError
+from distal.workflow.checkpoints import (
+    broken_checkpoints,
+    is_usable,
+    last_usable_checkpoint,
+    list_checkpoints,
+)
+from distal.workflow.run_folder import CONFIG_FILE, STATE_FILE, RunFolder, check_same_options
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    return json.loads((path / STATE_FILE).read_text())
+
+
+def begin(folder: RunFolder, *, keep: bool = False) -> None:
+    folder.begin("model: m\n", command="distal align", versions={"distal": "0"}, keep=keep)
+
+
+def broken_off(path: Path, error: BaseException) -> None:
+    """A run that ends with an error after it has begun."""
+    with RunFolder(path).claim() as folder:
+        begin(folder)
+        assert state_of(path)["state"] == "running"
+        raise error
+
+
+def finished_run(path: Path) -> None:
+    """A folder with a finished run that published two files."""
+    with RunFolder(path).claim() as folder:
+        begin(folder)
+        with folder.publishing() as target:
+            (target / "model.safetensors").write_text("weights")
+            (target / "README.md").write_text("card")
+        folder.finish(steps=3)
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    return {str(entry.relative_to(path)): entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
+
+
+def make_checkpoint(path: Path, step: int, *, cut: int = 0, **missing: bool) -> Path:
+    """A checkpoint as the Trainer writes it, with what is named left out or cut short."""
+    folder = path / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(16)
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) - cut])
+    if not missing.get("optimizer"):
+        (folder / "optimizer.pt").write_bytes(b"x")
+    if not missing.get("state"):
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return folder
+
+
+def test_new_folder_is_made_and_removed_again_if_nothing_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "run"
+    with RunFolder(path).claim():
+        assert path.is_dir()
+    assert not path.exists()
+
+
+def test_empty_folder_of_the_user_is_used_and_stays(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).claim():
+        pass
+    assert tmp_path.is_dir()
+
+
+def test_foreign_files_are_refused_even_with_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for choice in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(
+            OutputError, match=r"holds no run of Distal \(found thesis\.tex\); nothing was touched"
+        ):
+            RunFolder(tmp_path).claim(**choice)
+    assert snapshot(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+def test_file_instead_of_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(OutputError, match="is a file; name a folder"):
+        RunFolder(tmp_path / "out").claim()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_that_is_not_writable(tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(OutputError, match="cannot write to output folder"):
+        RunFolder(tmp_path / "out").claim()
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write to output folder .*Not a directory.*--output-dir"):
+        RunFolder(tmp_path / "file" / "out").claim()
+
+
+def test_finished_run_is_refused_and_untouched(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(
+        OutputError, match=r"already holds a run \(finished, .*nothing was touched.*--overwrite"
+    ) as caught:
+        RunFolder(tmp_path).claim()
+    assert "--resume" not in str(caught.value)  # it would be refused as well
+    with pytest.raises(OutputError, match="nothing to resume: the run in .* is finished"):
+        RunFolder(tmp_path).claim(resume=True)
+    assert snapshot(tmp_path) == before
+
+
+def test_overwrite_removes_what_distal_wrote_only_when_the_new_run_begins(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    make_checkpoint(tmp_path, 3)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    before = snapshot(tmp_path)
+    with RunFolder(tmp_path).claim(overwrite=True):
+        pass  # data or model could not be loaded
+    assert snapshot(tmp_path) == before
+    with RunFolder(tmp_path).claim(overwrite=True) as folder:
+        begin(folder)
+        assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != ".distal.lock") == [
+            CONFIG_FILE,
+            "notes.txt",
+            STATE_FILE,
+        ]
+
+
+def test_files_listed_outside_the_folder_are_not_removed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("keep")
+    finished_run(tmp_path / "run")
+    record = state_of(tmp_path / "run") | {"files": ["../outside.txt", str(outside)]}
+    (tmp_path / "run" / STATE_FILE).write_text(json.dumps(record))
+    with RunFolder(tmp_path / "run").claim(overwrite=True) as folder:
+        begin(folder)
+    assert outside.read_text() == "keep"
+
+
+def test_resume_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nothing to resume: .* holds no run"):
+        RunFolder(tmp_path / "new").claim(resume=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_second_process_is_refused(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).claim(), pytest.raises(OutputError, match="in use by another process"):
+        RunFolder(tmp_path).claim(overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "note"),
+    [
+        (KeyboardInterrupt(), "interrupted", None),
+        (ValueError("loss is NaN"), "failed", "ValueError: loss is NaN"),
+    ],
+)
+def test_state_after_an_error(tmp_path: Path, error: BaseException, state: str, note: str | None) -> None:
+    with pytest.raises(type(error)):
+        broken_off(tmp_path, error)
+    assert state_of(tmp_path)["state"] == state
+    assert state_of(tmp_path)["error"] == note
+    assert not (tmp_path / ".distal.lock").exists()
+
+
+def test_run_that_was_killed_is_named_as_such(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path).claim()
+    begin(folder)
+    folder.release()  # as the system does when a process dies; the state still says running
+    with pytest.raises(OutputError, match="killed while it was running.*--resume"):
+        RunFolder(tmp_path).claim()
+
+
+def test_resuming_keeps_start_and_files(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, KeyboardInterrupt())
+    started = state_of(tmp_path)["started"]
+    with RunFolder(tmp_path).claim(resume=True) as folder:
+        assert folder.state == "interrupted"
+        begin(folder, keep=True)
+        folder.finish(steps=1)
+    record = state_of(tmp_path)
+    assert record["started"] == started
+    assert len(record["resumed"]) == 1
+    assert record["state"] == "finished"
+
+
+def test_damaged_state_file_still_counts_as_a_run(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    (tmp_path / STATE_FILE).write_text("{")
+    with pytest.raises(OutputError, match="already holds a run"):
+        RunFolder(tmp_path).claim()
+
+
+def test_results_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    def publish() -> None:
+        with RunFolder(tmp_path).claim() as folder:
+            begin(folder)
+            with folder.publishing() as target:
+                (target / "model.safetensors").write_text("half of the wei")
+                raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        publish()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [CONFIG_FILE, STATE_FILE]
+
+
+def test_published_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).claim() as folder:
+        begin(folder)
+        with folder.publishing() as target:
+            (target / "model.safetensors").write_text("weights")
+            (target / "model.safetensors").chmod(0o600)
+        ordinary = tmp_path / "ordinary"
+        ordinary.touch()
+        assert (tmp_path / "model.safetensors").stat().st_mode == ordinary.stat().st_mode
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", main=False).claim() as folder:
+        begin(folder)
+        with folder.publishing():
+            pass
+        folder.finish()
+    assert not (tmp_path / "run").exists()
+
+
+def test_last_usable_checkpoint_is_by_number_not_by_name(tmp_path: Path) -> None:
+    for step in (2, 10, 9):
+        make_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-best").mkdir()
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "checkpoint-2",
+        "checkpoint-9",
+        "checkpoint-10",
+    ]
+    assert last_usable_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.parametrize(
+    "damage", [{"state": True}, {"optimizer": True}, {"cut": 1}, {"cut": 16}, {"cut": 60}]
+)
+def test_broken_checkpoints_are_passed_over_and_removed_when_the_run_goes_on(
+    tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, KeyboardInterrupt())
+    good, bad = make_checkpoint(tmp_path, 4), make_checkpoint(tmp_path, 6, **damage)
+    assert is_usable(good)
+    assert last_usable_checkpoint(tmp_path) == good
+    assert broken_checkpoints(tmp_path) == [bad]
+    with RunFolder(tmp_path).claim(resume=True) as folder:
+        begin(folder, keep=True)
+        assert list_checkpoints(tmp_path) == [good]
+
+
+def test_no_checkpoints(tmp_path: Path) -> None:
+    assert last_usable_checkpoint(tmp_path) is None
+    assert last_usable_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_differences_are_listed(tmp_path: Path) -> None:
+    check_same_options(tmp_path, [])
+    with pytest.raises(ConfigError, match="started with other options:\n  - beta: 1\n  - seed: 2\n"):
+        check_same_options(tmp_path, ["beta: 1", "seed: 2"])
