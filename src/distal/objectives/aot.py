@@ -154,6 +154,11 @@ class PairedLaws(TransportObjective):
         """False only in sort groups of one pair, where nothing is left to sort."""
         return self.sort_group != 1
 
+    @property
+    def uses_margins(self) -> bool:
+        """True: both laws are laws of margins."""
+        return True
+
     def laws(self, scores: SequenceScores) -> Laws:
         """Policy margins and reference margins."""
         weights = scores.chosen_weights

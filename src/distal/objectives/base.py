@@ -43,6 +43,14 @@ class Objective(ABC):
     def couples_batch(self) -> bool:
         """Whether the loss of one unit depends on the others in the batch."""
 
+    @property
+    def uses_margins(self) -> bool:
+        """Whether the loss of pairs depends on their scores through each pair's difference alone.
+
+        Then `dL/d(rejected score) = -dL/d(chosen score)` in every pair, and a pair has one gradient, not two.
+        """
+        return False
+
     @abstractmethod
     def loss(self, scores: SequenceScores) -> ObjectiveOutput:
         """Loss and metrics of checked scores."""

@@ -71,6 +71,11 @@ class Mix(Objective):
         """True if any part couples the batch."""
         return any(term.couples_batch for _, term in self.terms)
 
+    @property
+    def uses_margins(self) -> bool:
+        """True if every part does."""
+        return all(term.uses_margins for _, term in self.terms)
+
     def loss(self, scores: SequenceScores) -> ObjectiveOutput:
         """Weighted sum of the parts' losses."""
         metrics: dict[str, float | Tensor] = {}

@@ -29,6 +29,11 @@ class PairwiseObjective(Objective):
         """False: every pair stands alone."""
         return False
 
+    @property
+    def uses_margins(self) -> bool:
+        """True."""
+        return True
+
     @abstractmethod
     def per_pair(self, margin: Tensor) -> Tensor:
         """Loss of each pair, shape (n,), from its reward margin, shape (n,), nats."""

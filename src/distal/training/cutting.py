@@ -28,3 +28,12 @@ class MicroBatchLimit:
         else:
             groups = cut_by_tokens(longest, self.tokens or 1, rows_per_unit=width)
         return [[unit * width + side for unit in group for side in range(width)] for group in groups]
+
+    def cut_rows(self, kind: DataKind, rows: Sequence[TokenRow], which: Sequence[int]) -> list[list[int]]:
+        """The same for some of the rows, one by one: pairs may fall apart, and a group holds as many rows."""
+        lengths = [len(rows[i].input_ids) for i in which]
+        if self.units is not None:
+            groups = cut_by_count(lengths, self.units * rows_per_unit(kind))
+        else:
+            groups = cut_by_tokens(lengths, self.tokens or 1)
+        return [[which[k] for k in group] for group in groups]

@@ -6,12 +6,14 @@ the coefficients c_i = dL/ds_i:
     dL/dtheta = sum_i c_i ds_i/dtheta
 
 So it is enough to know all scores before the coefficients are applied. How a step gets there is a strategy
-(`distal.training.strategies`):
+(`distal.training.strategies`). With N parameters that take part in matrix products, per token:
 
-- `single`: one forward pass. Possible where the rank's rows fit into one micro-batch, or where the objective does
-  not couple the batch (then each micro-batch has all it needs).
-- `recompute`: score all micro-batches without gradient, compute the coefficients, then run each micro-batch again
-  with gradient. One more forward pass, the memory of one micro-batch.
+| strategy | FLOP, LoRA / full | memory beside one micro-batch | exact where |
+|---|---|---|---|
+| `single` | 4N / 6N | none | one micro-batch per rank, or an objective that does not couple the batch |
+| `retain` | 4N / 6N for what fits, else as `recompute` | the graphs that fit | weights are not sharded |
+| `deferred` | 4N | one adapter gradient per unit | only LoRA matrices are trained, weights are not sharded |
+| `recompute` | 6N / 8N | none | always |
 
 All give the same gradient to rounding. Nothing here knows which objective or which model it serves.
 """
@@ -33,12 +35,22 @@ from distal.training.batch import ScoredBatch, without_rounding
 from distal.training.cutting import MicroBatchLimit
 from distal.training.metrics import batch_metrics
 from distal.training.ranks import padded_to_all_ranks, without_sync
-from distal.training.strategies import Recompute, Setting, Single, Step, StepStrategy
+from distal.training.strategies import (
+    Auto,
+    Budget,
+    Deferred,
+    Recompute,
+    Retain,
+    Setting,
+    Single,
+    Step,
+    StepStrategy,
+)
 from distal.types import DataKind, TokenRow
 
 __all__ = ["MicroBatchLimit", "StepOutput", "Strategy", "WholeBatchEngine"]
 
-Strategy = Literal["auto", "single", "recompute"]
+Strategy = Literal["auto", "single", "retain", "deferred", "recompute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,9 @@ class WholeBatchEngine:
         objective: from `distal.objectives.get_objective`.
         kind: of the data.
         limit: what one forward pass may hold.
-        strategy: `auto` takes `single` where it is exact, else `recompute`.
+        strategy: `auto` takes the cheapest that is exact and fits.
+        memory_budget: bytes that `retain` and `deferred` may keep; None to measure what is free.
+        deferred_dtype: what `deferred` stores unit gradients in; None for the adapter's type.
         autocast_dtype: mixed precision, None for the model's own type.
         world_size: ranks over which data parallelism averages gradients.
         sharded: parameters or gradients are shared out over the ranks (FSDP, ZeRO).
@@ -82,6 +96,8 @@ class WholeBatchEngine:
         limit: MicroBatchLimit,
         *,
         strategy: Strategy = "auto",
+        memory_budget: int | None = None,
+        deferred_dtype: torch.dtype | None = None,
         autocast_dtype: torch.dtype | None = None,
         world_size: int = 1,
         sharded: bool = False,
@@ -101,7 +117,20 @@ class WholeBatchEngine:
             replay_rng=replay_rng,
         )
         self.strategy: Strategy = strategy
-        self._known: dict[Strategy, StepStrategy] = {"single": Single(), "recompute": Recompute()}
+        budget = Budget(memory_budget)
+        known: dict[Strategy, StepStrategy] = {
+            "auto": Auto(budget, deferred_dtype),
+            "single": Single(),
+            "retain": Retain(budget),
+            "deferred": Deferred(budget, deferred_dtype),
+            "recompute": Recompute(),
+        }
+        self._strategy = known[strategy]
+
+    @property
+    def choice(self) -> str:
+        """The strategy at work; under `auto` with the reason, once there is one."""
+        return self._strategy.reason if isinstance(self._strategy, Auto) else self._strategy.name
 
     def step(self, model: nn.Module, rows: Sequence[TokenRow]) -> StepOutput:
         """Accumulate the gradient of the optimizer batch's loss, and return that loss.
@@ -117,7 +146,7 @@ class WholeBatchEngine:
         # Ranks that ran different numbers of passes, or another strategy, would wait for each other for ever.
         groups = padded_to_all_ranks(self.setting.limit.cut(self.setting.kind, rows))
         step = Step(self.setting, model, rows, groups)
-        batch, output, coefficients = self._choose(step).run(step)
+        batch, output, coefficients = self._strategy.run(step)
         if not torch.isfinite(output.loss):
             raise NonFiniteError(
                 f"the loss of {self.setting.objective.name} is {output.loss.item()} although all scores are finite "
@@ -126,8 +155,3 @@ class WholeBatchEngine:
         rounded = without_rounding(batch, compute_dtype(model, self.setting.autocast_dtype))
         metrics = batch_metrics(rounded, self.setting.objective)
         return StepOutput(output.loss.detach(), batch, coefficients, metrics)
-
-    def _choose(self, step: Step) -> StepStrategy:
-        if self.strategy != "auto":
-            return self._known[self.strategy]
-        return self._known["recompute" if step.coupled_and_cut else "single"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor, nn
 
-__all__ = ["GIB", "free_bytes"]
+__all__ = ["GIB", "free_bytes", "graph_bytes"]
 
 GIB = 2**30
 
@@ -48,6 +49,45 @@ def free_bytes(device: torch.device | str) -> int:
     if device.type == "cpu":
         return max(0, min([int(psutil.virtual_memory().available), *_left_in_cgroups()]))
     raise ValueError(f"the free memory of a device of type {device.type!r} is not known")
+
+
+def graph_bytes(model: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """Run a forward pass, and count the bytes that its graph keeps until the backward pass.
+
+    Counted are the storages of tensors saved for the backward pass, each once, without the model's own weights;
+    inputs saved by activation checkpointing are among them. On CUDA it is at least what the allocator handed out.
+
+    Args:
+        model: whose weights do not count.
+        compute: the forward pass.
+
+    Returns:
+        What `compute` returned, and bytes.
+
+    Example:
+        >>> x = torch.ones(10, requires_grad=True)
+        >>> graph_bytes(nn.Identity(), lambda: (x.exp() * 2).sum())[1]
+        40
+    """
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    saved: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    device = next((t.device for t in model.parameters() if t.is_cuda), None)
+    before = torch.cuda.memory_allocated(device) if device else 0
+    with torch.autograd.graph.saved_tensors_hooks(count, _unchanged):
+        result = compute()
+    allocated = torch.cuda.memory_allocated(device) - before if device else 0
+    return result, max(sum(saved.values()), allocated)
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _left_in_cgroups(membership: Path = _MEMBERSHIP, root: Path = _CGROUPS) -> Iterator[int]:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from distal.errors import ConfigError
 from distal.objectives import Objective, ObjectiveOutput
 from distal.scoring import autocast, score_rows
 from distal.training.batch import ScoredBatch, gather_batch, refuse_non_finite, rows_per_unit
@@ -106,6 +107,25 @@ class Step:
     def coupled_and_cut(self) -> bool:
         """Whether no micro-batch of this rank can know its coefficients alone."""
         return self.setting.objective.couples_batch and len(self.groups) > 1
+
+    def padded_tokens(self, group: Sequence[int]) -> int:
+        """Places in the forward pass of a micro-batch, padding included."""
+        return len(group) * max((len(self.rows[i].input_ids) for i in group), default=0)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What the step computes gradients of."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def refuse_sharded(self, strategy: str) -> None:
+        """Raise ConfigError where weights are shared out over ranks.
+
+        Graphs that outlive the next forward pass, and gradients that are formed outside of autograd, do not meet
+        the collective operations by which sharded weights come and go.
+        """
+        if self.setting.sharded:
+            raise ConfigError(
+                f"strategy: {strategy} does not work with sharded weights (FSDP, ZeRO-3); use recompute or auto"
+            )
 
     def score(self, group: Sequence[int]) -> Tensor:
         """One forward pass: (len(group),) scores of the rows with these indices."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from distal.training.strategies.base import Step, StepResult
-from distal.training.strategies.randomness import RngState
+from distal.training.strategies.second_pass import score_without_gradient
 
 __all__ = ["Recompute"]
 
@@ -18,17 +15,7 @@ class Recompute:
 
     def run(self, step: Step) -> StepResult:
         """See `StepStrategy`."""
-        states: list[RngState | None] = []
-        scores: list[Tensor] = []
-        with torch.no_grad():
-            for group in step.groups:
-                states.append(step.rng_state())
-                scores.append(step.score(group))
-        result = step.coefficients(step.gather(scores))
-        local = result.coefficients[result.batch.local]
-        for (group, sync), state in zip(step.last_in_sync(step.groups), states, strict=True):
-            if state is not None:
-                state.put_back()
-            with sync:
-                step.backpropagate(step.score(group), local[group])
+        pending = score_without_gradient(step, step.groups)
+        result = step.coefficients(step.gather(pending.scores))
+        pending.finish(step, result.coefficients[result.batch.local], alone=True)
         return result

@@ -1,0 +1,92 @@
+"""`auto`: the cheapest strategy that is exact and fits into memory, measured once and told."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.distributed as dist
+
+from distal.errors import ModelError
+from distal.training.memory import graph_bytes
+from distal.training.strategies.base import Step, StepResult, StepStrategy
+from distal.training.strategies.budget import Budget
+from distal.training.strategies.deferred import Deferred, adapter_bytes, unit_rows
+from distal.training.strategies.randomness import RngState
+from distal.training.strategies.recompute import Recompute
+from distal.training.strategies.retain import Retain
+from distal.training.strategies.single import Single
+
+__all__ = ["Auto"]
+
+logger = logging.getLogger(__name__)
+
+_WORTH_KEEPING = 0.1
+"""Retaining less than this share of the graphs saves too little to be worth the memory."""
+
+
+class Auto:
+    """Takes `single` wherever one pass is exact; otherwise decides at the first step and stays with it.
+
+    In this order: `retain` where all graphs fit; `deferred` where the model trains LoRA matrices and the gradients
+    of all units fit; else whichever of the two saves more of the second pass; else `recompute`. All ranks decide
+    alike, since they decide from the same numbers.
+
+    Attributes:
+        reason: what was chosen and why, empty until then.
+    """
+
+    name = "auto"
+
+    def __init__(self, budget: Budget, dtype: torch.dtype | None = None) -> None:
+        self.budget, self.dtype = budget, dtype
+        self.reason = ""
+        self._single = Single()
+        self._chosen: StepStrategy | None = None
+
+    def run(self, step: Step) -> StepResult:
+        """See `StepStrategy`."""
+        if not step.coupled_and_cut:
+            self.reason = self.reason or "single: one pass is exact here"
+            return self._single.run(step)
+        if self._chosen is None:
+            self._chosen, why = self._choose(step)
+            self.reason = f"{self._chosen.name}: {why}"
+            logger.info("strategy %s", self.reason)
+        return self._chosen.run(step)
+
+    def _choose(self, step: Step) -> tuple[StepStrategy, str]:
+        if step.setting.sharded:
+            return Recompute(), "weights are sharded over ranks"
+        graphs = step.over_ranks(_bytes_of_all_graphs(step), dist.ReduceOp.MAX)
+        budget = self.budget.bytes(step)
+        n_units = step.over_ranks(len(step.rows) // unit_rows(step), dist.ReduceOp.MAX)
+        sizes = f"graphs of all micro-batches take {_mib(graphs)}"
+        try:
+            units = n_units * adapter_bytes(step.model, self.dtype)
+            sizes += f", adapter gradients of {n_units} units {_mib(units)}"
+        except ModelError:
+            units = 0
+        why = f"{sizes}, of {_mib(budget)} that may be used"
+        if graphs <= budget:
+            return Retain(self.budget), why
+        if 0 < units <= budget or (units and budget / units > max(budget / graphs, _WORTH_KEEPING)):
+            return Deferred(self.budget, self.dtype), why
+        if budget / graphs >= _WORTH_KEEPING:
+            return Retain(self.budget), why
+        return Recompute(), why
+
+
+def _bytes_of_all_graphs(step: Step) -> int:
+    """Measured on the largest micro-batch of this rank, in a pass that leaves no trace."""
+    group = step.groups[0]
+    state = RngState.take(step.device)
+    with step.unsynchronised():
+        _, size = graph_bytes(step.model, lambda: step.score(group))
+    state.put_back()
+    total = sum(step.padded_tokens(g) for g in step.groups)
+    return round(size * total / max(1, step.padded_tokens(group)))
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,40 @@
+"""How many bytes a strategy may keep between its two halves."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+from distal.training.memory import free_bytes
+from distal.training.strategies.base import Step
+
+__all__ = ["Budget"]
+
+# A device's memory is there to be used; the host's is shared with everything else that runs there.
+_SHARE = {"cuda": 0.8}
+_SHARE_OF_HOST = 0.5
+
+
+class Budget:
+    """Bytes for retained graphs or unit gradients: a number that the user set, or what is free when first asked.
+
+    Args:
+        limit: bytes; None to measure.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.measured: int | None = None
+
+    def bytes(self, step: Step) -> int:
+        """The number, the same in every step and on every rank.
+
+        Measured, it is a share of the free memory, less what the first optimizer step is about to allocate: a
+        gradient and two float32 moments of every trained parameter.
+        """
+        if self.limit is not None:
+            return self.limit
+        if self.measured is None:
+            free = int(_SHARE.get(step.device.type, _SHARE_OF_HOST) * free_bytes(step.device))
+            coming = sum(p.numel() * (p.element_size() + 8) for p in step.trained_parameters())
+            self.measured = step.over_ranks(max(0, free - coming), dist.ReduceOp.MIN)
+        return self.measured

@@ -1,0 +1,98 @@
+"""`deferred`: backpropagate at once with coefficient 1 per unit, and weigh the units' gradients afterwards."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from distal.errors import ConfigError, ModelError
+from distal.training.batch import rows_per_unit
+from distal.training.strategies.base import Step, StepResult
+from distal.training.strategies.budget import Budget
+from distal.training.strategies.second_pass import score_without_gradient
+from distal.training.strategies.unit_gradients import UnitGradients, adapter_matrices
+
+__all__ = ["Deferred", "adapter_bytes", "unit_rows"]
+
+
+class Deferred:
+    """One pass for the units whose adapter gradients fit into the budget, two for the rest. LoRA only.
+
+    With scores s and coefficients c the gradient is `sum_u c_u ds_u/dtheta`. Where the objective sees margins
+    alone, a unit is a pair with `s = s_chosen - s_rejected`; otherwise it is a row.
+
+    Args:
+        budget: for the buffer of unit gradients, which is kept from step to step.
+        dtype: what unit gradients are stored in; None for the adapter's own type.
+    """
+
+    name = "deferred"
+
+    def __init__(self, budget: Budget, dtype: torch.dtype | None = None) -> None:
+        self.budget, self.dtype = budget, dtype
+        self._gradients: UnitGradients | None = None
+
+    def run(self, step: Step) -> StepResult:
+        """See `StepStrategy`.
+
+        Raises:
+            ConfigError: something other than LoRA matrices is trained.
+        """
+        step.refuse_sharded(self.name)
+        width = unit_rows(step)
+        gradients = self._buffer(step, width)
+        scores: list[Tensor] = []
+        with step.unsynchronised():
+            for group in step.groups:
+                if not group or gradients.used + len(group) // width > gradients.capacity:
+                    break
+                with gradients.record([step.rows[i] for i in group], width):
+                    live = step.score(group)
+                    step.setting.backward((live * _signs(live, width)).sum())
+                scores.append(live.detach())
+        pending = score_without_gradient(step, step.groups[len(scores) :])
+        result = step.coefficients(step.gather([*scores, *pending.scores]))
+        local = result.coefficients[result.batch.local]
+        first_rows = [i for group in step.groups[: len(scores)] for i in group[::width]]
+        if first_rows:
+            gradients.combine(step.weights(local[first_rows]))
+        pending.finish(step, local, alone=not first_rows)
+        return result
+
+    def _buffer(self, step: Step, width: int) -> UnitGradients:
+        """The buffer, made in the first step and again if a later one has more units."""
+        needed = len(step.rows) // width
+        if self._gradients is None or self._gradients.capacity < needed:
+            try:
+                matrices = adapter_matrices(step.model)
+            except ModelError as error:
+                raise ConfigError(f"strategy: deferred: {error}. Use strategy: auto or recompute.") from error
+            fitting = self.budget.bytes(step) // UnitGradients.bytes_per_unit(matrices, self.dtype)
+            capacity = max(1, min(needed, fitting))
+            if self._gradients is None or self._gradients.capacity < capacity:
+                self._gradients = None  # before the larger one is made
+                self._gradients = UnitGradients(matrices, capacity, self.dtype)
+        self._gradients.used = 0  # a step that failed may have left something
+        return self._gradients
+
+
+def unit_rows(step: Step) -> int:
+    """Rows that share one coefficient up to sign."""
+    return rows_per_unit(step.setting.kind) if step.setting.objective.uses_margins else 1
+
+
+def adapter_bytes(model: nn.Module, dtype: torch.dtype | None) -> int:
+    """What the gradient of one unit takes.
+
+    Raises:
+        ModelError: something other than LoRA matrices is trained.
+    """
+    return UnitGradients.bytes_per_unit(adapter_matrices(model), dtype)
+
+
+def _signs(scores: Tensor, width: int) -> Tensor:
+    """1 for chosen and -1 for rejected rows of a pair; 1 for single rows."""
+    signs = torch.ones_like(scores, requires_grad=False)
+    if width == 2:
+        signs[1::2] = -1
+    return signs

@@ -1,0 +1,50 @@
+"""`retain`: keep the graphs of the micro-batches that fit into memory, and recompute the others."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distal.training.memory import graph_bytes
+from distal.training.strategies.base import Step, StepResult
+from distal.training.strategies.budget import Budget
+from distal.training.strategies.second_pass import score_without_gradient
+
+__all__ = ["Retain"]
+
+
+class Retain:
+    """One pass for what fits, two for the rest; gradients are added up in the order of `recompute`."""
+
+    name = "retain"
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._per_token = 0.0
+
+    def run(self, step: Step) -> StepResult:
+        """See `StepStrategy`."""
+        step.refuse_sharded(self.name)
+        allowed = self.budget.bytes(step)
+        kept: list[Tensor] = []
+        used = 0.0
+        with step.unsynchronised():
+            for group in step.groups:
+                # The longest come first, so what a token took so far is no less than what it will take.
+                if not group or used + self._per_token * step.padded_tokens(group) > allowed:
+                    break
+                scores, size = graph_bytes(step.model, lambda group=group: step.score(group))
+                used += size
+                self._per_token = max(self._per_token, size / step.padded_tokens(group))
+                kept.append(scores)
+        pending = score_without_gradient(step, step.groups[len(kept) :])
+        result = step.coefficients(step.gather([*kept, *pending.scores]))
+        local = result.coefficients[result.batch.local]
+        contributed = False
+        with step.unsynchronised():
+            for group in step.groups[: len(kept)]:
+                scores = kept.pop(0)  # its graph goes with it
+                if bool(local[group].any()):
+                    step.backpropagate(scores, local[group])
+                    contributed = True
+        pending.finish(step, local, alone=not contributed)
+        return result
