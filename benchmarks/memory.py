@@ -1,9 +1,9 @@
 """Peak memory against the optimizer batch, at one micro-batch size; Distal beside TRL.
 
-The claim: with Distal the memory of a step is that of one micro-batch (plus the rows themselves), whatever
-`global_batch_size` is. TRL sorts within one device's micro-batch, so for the same objective it must hold the whole
-optimizer batch in one forward pass; that is its best setting for this loss, with and without activation
-checkpointing.
+The claim: with Distal's strategy `recompute` the memory of a step is that of one micro-batch (plus the rows
+themselves), whatever `global_batch_size` is. TRL sorts within one device's micro-batch, so for the same objective it
+must hold the whole optimizer batch in one forward pass; that is its best setting for this loss, with and without
+activation checkpointing.
 
 Every row is a fresh process. Peak memory is the maximum resident set size that the operating system reports, less
 that of the process right before training.
@@ -90,6 +90,7 @@ def run_distal(batch: int, micro_batch: int, folder: str) -> None:
             objective="aot",
             global_batch_size=batch,
             micro_batch_size=micro_batch,
+            strategy="recompute",  # the default would use the memory that is free
             reference_tokens_per_batch=micro_batch * 2 * (LENGTHS["prompt"] + LENGTHS["chosen"] + 2),
             max_steps=3,
             use_cpu=True,

@@ -65,14 +65,13 @@ def make_neox():
             "hidden_size": 32,
             "intermediate_size": 48,
             "num_hidden_layers": 2,
-        }
-        settings |= {
-            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 128,
             "initializer_range": 0.1,
+            "use_cache": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
         }
-        settings |= {"use_cache": False, "bos_token_id": 1, "eos_token_id": 2}
         torch.manual_seed(0)
         model: Any = GPTNeoXForCausalLM(GPTNeoXConfig(**(settings | config)))
         return model.to(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import TrainingArguments
@@ -15,6 +15,7 @@ from distal.data.truncation import Truncation
 from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
 from distal.training.engine import MicroBatchLimit, Strategy
+from distal.training.memory import GIB
 
 __all__ = ["AlignmentConfig"]
 
@@ -57,6 +58,9 @@ _OBJECTIVE_OPTIONS = (
     "per_token",
     "parts",
 )
+
+
+_DEFERRED_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def _option(default: Any, help: str, **metadata: Any) -> Any:
@@ -124,7 +128,16 @@ class AlignmentConfig(TrainingArguments):
         f"Padded tokens in one forward pass (default {DEFAULT_TOKENS_PER_MICRO_BATCH}). Memory and speed only.",
     )
     strategy: Strategy = _option(
-        "auto", "How the whole batch's gradient is computed: auto, single (one pass) or recompute (two)."
+        "auto",
+        "How the whole batch's gradient is computed: auto (measures, chooses), single, retain, deferred, recompute.",
+    )
+    memory_budget_gib: float | None = _option(
+        None,
+        "GiB that the strategies retain, deferred and auto may keep; None for what is free, 0 for nothing.",
+    )
+    deferred_dtype: Literal["float32", "bfloat16"] | None = _option(
+        None,
+        "Type in which deferred stores gradients of single pairs or samples; None for the adapter's own.",
     )
     max_length: int = _option(1024, "Longest prompt plus completion, tokens.")
     truncation: Truncation = _option(
@@ -243,7 +256,7 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")
         choices = {
             "objective": objective_names(),
-            "strategy": ("auto", "single", "recompute"),
+            "strategy": get_args(Strategy),
             "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
             "on_bad_rows": ("drop", "error"),
         }
@@ -252,7 +265,34 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
+        self._check_memory()
         self.build_objective()
+
+    def _check_memory(self) -> None:
+        budget, dtype = self.memory_budget_gib, self.deferred_dtype
+        if budget is not None and (isinstance(budget, bool) or not 0 <= budget < math.inf):
+            raise ConfigError(f"memory_budget_gib: expected a number of GiB of at least 0, got {budget!r}")
+        if budget is not None and self.strategy in ("single", "recompute"):
+            raise ConfigError(
+                f"memory_budget_gib has no effect with strategy: {self.strategy}, which keeps nothing; leave it out, "
+                "or use strategy: auto, retain or deferred"
+            )
+        if dtype is not None and dtype not in _DEFERRED_DTYPES:
+            raise ConfigError(
+                f"deferred_dtype: {dtype!r} is unknown{nearest(dtype, tuple(_DEFERRED_DTYPES))}"
+            )
+        if dtype is not None and self.strategy not in ("auto", "deferred"):
+            raise ConfigError(f"deferred_dtype has no effect with strategy: {self.strategy}; leave it out")
+
+    @property
+    def memory_budget(self) -> int | None:
+        """`memory_budget_gib` in bytes."""
+        return None if self.memory_budget_gib is None else int(self.memory_budget_gib * GIB)
+
+    @property
+    def unit_gradient_dtype(self) -> torch.dtype | None:
+        """`deferred_dtype` as torch knows it."""
+        return None if self.deferred_dtype is None else _DEFERRED_DTYPES[self.deferred_dtype]
 
 
 def nearest(word: object, known: tuple[str, ...]) -> str:

@@ -234,6 +234,8 @@ class AlignmentTrainer(Trainer):
                 self._train_data().kind,
                 self.args.micro_batch_limit,
                 strategy=self.args.strategy,
+                memory_budget=self.args.memory_budget,
+                deferred_dtype=self.args.unit_gradient_dtype,
                 autocast_dtype=self.args.autocast_dtype,
                 world_size=self.args.world_size,
                 backward=self.accelerator.backward,
