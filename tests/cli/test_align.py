@@ -194,3 +194,28 @@ def test_chat_template_from_a_file(align: Run, tmp_path: Path) -> None:
     result = align(data=data, chat_template=template)
     assert result.exit_code == 0, result.output
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == template.read_text()
+
+
+def test_dry_run_tells_and_writes_nothing(align: Run, tmp_path: Path) -> None:
+    result = align("--dry-run", max_steps=7)
+    assert result.exit_code == 0, result.output
+    for told in (
+        "peak memory",
+        "time per step",
+        "training, 7 steps",
+        "strategy single",
+        "Nothing was written",
+    ):
+        assert told in result.stdout
+    assert not (tmp_path / "out").exists()
+    machine = align("--dry-run", "--json", strategy="recompute")
+    told = json.loads(machine.stdout)
+    assert told["strategy"] == "recompute"
+    assert told["peak_bytes"] == sum(told["memory"].values())
+
+
+def test_json_without_dry_run_is_refused(align: Run, tmp_path: Path) -> None:
+    result = align("--json")
+    assert result.exit_code == 2
+    assert "without --dry-run it has no effect" in result.stderr
+    assert not (tmp_path / "out").exists()

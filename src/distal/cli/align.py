@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from distal.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -58,6 +60,8 @@ def run(
     config: Annotated[Path | None, typer.Option("--config")] = None,
     resume: Annotated[bool, typer.Option("--resume")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Align a model with preferences."""
     from rich.console import Console
@@ -67,6 +71,13 @@ def run(
     options = resolve_options(
         config, ctx.args, resume=resume, overwrite=overwrite, command=shlex.join(["distal", *sys.argv[1:]])
     )
+    if dry_run:
+        from distal.workflow.dry_run import dry_run as measure
+
+        measure(options, console=Console(), as_json=as_json)
+        return
+    if as_json:
+        raise ConfigError("--json says how --dry-run reports; without --dry-run it has no effect")
     from distal.workflow.alignment import align  # the trainer takes seconds to import: after the options
 
     align(options, console=Console())
@@ -97,6 +108,13 @@ def print_help(command_path: str) -> None:
                     "",
                     "replace the run in the output folder, once the new one can start",
                 ),
+                (
+                    "--dry-run",
+                    "switch",
+                    "",
+                    "measure memory and time on a few micro-batches, and write nothing",
+                ),
+                ("--json", "switch", "", "with --dry-run: print JSON"),
                 ("--help", "switch", "", "print this"),
             ]
         )

@@ -143,9 +143,7 @@ class WholeBatchEngine:
             NonFiniteError: a score or the loss is NaN or infinite. Raised on every rank, before any optimizer step.
             ConfigError: strategy `single` was demanded and is not exact here.
         """
-        # Ranks that ran different numbers of passes, or another strategy, would wait for each other for ever.
-        groups = padded_to_all_ranks(self.setting.limit.cut(self.setting.kind, rows))
-        step = Step(self.setting, model, rows, groups)
+        step = self._step(model, rows)
         batch, output, coefficients = self._strategy.run(step)
         if not torch.isfinite(output.loss):
             raise NonFiniteError(
@@ -155,3 +153,12 @@ class WholeBatchEngine:
         rounded = without_rounding(batch, compute_dtype(model, self.setting.autocast_dtype))
         metrics = batch_metrics(rounded, self.setting.objective)
         return StepOutput(output.loss.detach(), batch, coefficients, metrics)
+
+    def kept_bytes(self, model: nn.Module, rows: Sequence[TokenRow]) -> int:
+        """Bytes that the strategy keeps of such a batch, beside the memory of one micro-batch; `auto` chooses."""
+        return self._strategy.kept_bytes(self._step(model, rows))
+
+    def _step(self, model: nn.Module, rows: Sequence[TokenRow]) -> Step:
+        # Ranks that ran different numbers of passes, or another strategy, would wait for each other for ever.
+        groups = padded_to_all_ranks(self.setting.limit.cut(self.setting.kind, rows))
+        return Step(self.setting, model, rows, groups)

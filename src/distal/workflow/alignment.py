@@ -30,7 +30,7 @@ from distal.workflow.resolve import differing_keys, resolve_options, resolved_ya
 from distal.workflow.run_folder import CONFIG_FILE, RunFolder, check_same_options
 from distal.workflow.storage import bytes_needed, check_space, is_disk_full
 
-__all__ = ["CERTIFICATE_FILE", "FIGURE_FILE", "AlignResult", "align"]
+__all__ = ["CERTIFICATE_FILE", "FIGURE_FILE", "AlignResult", "align", "ready"]
 
 CERTIFICATE_FILE = "dominance.json"
 FIGURE_FILE = "reward_quantiles.png"
@@ -88,7 +88,7 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
             check_same_options(
                 folder.path, differing_keys(options, resolve_options(folder.path / CONFIG_FILE, []))
             )
-        trainer, lines = _ready(options, console)
+        trainer, lines = ready(options, console)
         folder.begin(resolved, command=options.command, versions=package_versions(), keep=options.resume)
         with _interruption_explained(folder):
             loss = _train(trainer, folder, options, console)
@@ -116,7 +116,7 @@ def _check_circumstances(options: AlignOptions) -> None:
         )
 
 
-def _ready(options: AlignOptions, console: Console) -> tuple[AlignmentTrainer, list[str]]:
+def ready(options: AlignOptions, console: Console) -> tuple[AlignmentTrainer, list[str]]:
     """A trainer that can start: everything loaded and checked, nothing written. Cheap checks come first."""
     training = options.training
     tokenizer = prepared_tokenizer(options.model)

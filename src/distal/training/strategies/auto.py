@@ -8,11 +8,9 @@ import torch
 import torch.distributed as dist
 
 from distal.errors import ModelError
-from distal.training.memory import graph_bytes
 from distal.training.strategies.base import Step, StepResult, StepStrategy
-from distal.training.strategies.budget import Budget
+from distal.training.strategies.budget import Budget, bytes_of_all_graphs
 from distal.training.strategies.deferred import Deferred, adapter_bytes, unit_rows
-from distal.training.strategies.randomness import RngState
 from distal.training.strategies.recompute import Recompute
 from distal.training.strategies.retain import Retain
 from distal.training.strategies.single import Single
@@ -46,19 +44,26 @@ class Auto:
 
     def run(self, step: Step) -> StepResult:
         """See `StepStrategy`."""
+        return self._for(step).run(step)
+
+    def kept_bytes(self, step: Step) -> int:
+        """What the chosen strategy keeps; chooses if need be."""
+        return self._for(step).kept_bytes(step)
+
+    def _for(self, step: Step) -> StepStrategy:
         if not step.coupled_and_cut:
             self.reason = self.reason or "single: one pass is exact here"
-            return self._single.run(step)
+            return self._single
         if self._chosen is None:
             self._chosen, why = self._choose(step)
             self.reason = f"{self._chosen.name}: {why}"
             logger.info("strategy %s", self.reason)
-        return self._chosen.run(step)
+        return self._chosen
 
     def _choose(self, step: Step) -> tuple[StepStrategy, str]:
         if step.setting.sharded:
             return Recompute(), "weights are sharded over ranks"
-        graphs = step.over_ranks(_bytes_of_all_graphs(step), dist.ReduceOp.MAX)
+        graphs = step.over_ranks(bytes_of_all_graphs(step), dist.ReduceOp.MAX)
         budget = self.budget.bytes(step)
         n_units = step.over_ranks(len(step.rows) // unit_rows(step), dist.ReduceOp.MAX)
         sizes = f"graphs of all micro-batches take {_mib(graphs)}"
@@ -75,17 +80,6 @@ class Auto:
         if budget / graphs >= _WORTH_KEEPING:
             return Retain(self.budget), why
         return Recompute(), why
-
-
-def _bytes_of_all_graphs(step: Step) -> int:
-    """Measured on the largest micro-batch of this rank, in a pass that leaves no trace."""
-    group = step.groups[0]
-    state = RngState.take(step.device)
-    with step.unsynchronised():
-        _, size = graph_bytes(step.model, lambda: step.score(group))
-    state.put_back()
-    total = sum(step.padded_tokens(g) for g in step.groups)
-    return round(size * total / max(1, step.padded_tokens(group)))
 
 
 def _mib(size: int) -> str:

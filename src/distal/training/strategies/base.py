@@ -75,6 +75,10 @@ class StepStrategy(Protocol):
         """
         ...
 
+    def kept_bytes(self, step: Step) -> int:
+        """What the strategy keeps of this batch beside the memory of one micro-batch."""
+        ...
+
 
 @dataclass(frozen=True)
 class Step:

@@ -1,13 +1,14 @@
-"""How many bytes a strategy may keep between its two halves."""
+"""How many bytes a strategy may keep between its two halves, and how many it would like to."""
 
 from __future__ import annotations
 
 import torch.distributed as dist
 
-from distal.training.memory import free_bytes
+from distal.training.memory import free_bytes, graph_bytes
 from distal.training.strategies.base import Step
+from distal.training.strategies.randomness import RngState
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "bytes_of_all_graphs"]
 
 # A device's memory is there to be used; the host's is shared with everything else that runs there.
 _SHARE = {"cuda": 0.8}
@@ -38,3 +39,14 @@ class Budget:
             coming = sum(p.numel() * (p.element_size() + 8) for p in step.trained_parameters())
             self.measured = step.over_ranks(max(0, free - coming), dist.ReduceOp.MIN)
         return self.measured
+
+
+def bytes_of_all_graphs(step: Step) -> int:
+    """Measured on the largest micro-batch of this rank, in a pass that leaves no trace."""
+    group = step.groups[0]
+    state = RngState.take(step.device)
+    with step.unsynchronised():
+        _, size = graph_bytes(step.model, lambda: step.score(group))
+    state.put_back()
+    total = sum(step.padded_tokens(g) for g in step.groups)
+    return round(size * total / max(1, step.padded_tokens(group)))

@@ -59,6 +59,11 @@ class Deferred:
         pending.finish(step, local, alone=not first_rows)
         return result
 
+    def kept_bytes(self, step: Step) -> int:
+        """The buffer."""
+        buffer = self._buffer(step, unit_rows(step)).buffer
+        return buffer.numel() * buffer.element_size()
+
     def _buffer(self, step: Step, width: int) -> UnitGradients:
         """The buffer, made in the first step and again if a later one has more units."""
         needed = len(step.rows) // width

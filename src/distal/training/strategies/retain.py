@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distal.training.memory import graph_bytes
 from distal.training.strategies.base import Step, StepResult
-from distal.training.strategies.budget import Budget
+from distal.training.strategies.budget import Budget, bytes_of_all_graphs
 from distal.training.strategies.second_pass import score_without_gradient
 
 __all__ = ["Retain"]
@@ -48,3 +48,9 @@ class Retain:
                     contributed = True
         pending.finish(step, local, alone=not contributed)
         return result
+
+    def kept_bytes(self, step: Step) -> int:
+        """The graphs that fit, but for the one that every forward pass has."""
+        total = bytes_of_all_graphs(step)
+        one = total * step.padded_tokens(step.groups[0]) // max(1, sum(map(step.padded_tokens, step.groups)))
+        return max(0, min(total, self.budget.bytes(step)) - one)

@@ -30,6 +30,10 @@ class Single:
             )
         return _whole(step) if len(step.groups) == 1 else _streamed(step)
 
+    def kept_bytes(self, step: Step) -> int:
+        """Nothing."""
+        return 0
+
 
 def _whole(step: Step) -> StepResult:
     (group,) = step.groups
