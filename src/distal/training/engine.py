@@ -31,9 +31,10 @@ from distal.objectives import Objective
 from distal.scoring import compute_dtype
 from distal.training.batch import ScoredBatch, without_rounding
 from distal.training.cutting import MicroBatchLimit
-from distal.training.metrics import batch_metrics
+from distal.training.metrics import batch_metrics, defined
 from distal.training.ranks import padded_to_all_ranks, without_sync
-from distal.training.strategies import Recompute, Setting, Single, Step, StepStrategy
+from distal.training.strategies import Recompute, Setting, Single, Step, StepStrategy, Streamed
+from distal.training.stream import OrderStatistics
 from distal.types import DataKind, TokenRow
 
 __all__ = ["MicroBatchLimit", "StepOutput", "Strategy", "WholeBatchEngine"]
@@ -73,6 +74,8 @@ class WholeBatchEngine:
         no_sync: context that keeps data parallelism from averaging gradients; all but the last micro-batch run in it.
             The default knows DDP and FSDP2.
         replay_rng: make the second pass of `recompute` draw the random numbers of the first (with dropout on).
+        statistics: running laws that stand in for the sorted batch; then every step takes one pass, whatever
+            `strategy` says.
     """
 
     def __init__(  # noqa: PLR0913 - most of them are hooks with defaults
@@ -88,6 +91,7 @@ class WholeBatchEngine:
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
         no_sync: Callable[[nn.Module], AbstractContextManager[object]] = without_sync,
         replay_rng: bool = False,
+        statistics: OrderStatistics | None = None,
     ) -> None:
         self.setting = Setting(
             objective=objective,
@@ -102,6 +106,7 @@ class WholeBatchEngine:
         )
         self.strategy: Strategy = strategy
         self._known: dict[Strategy, StepStrategy] = {"single": Single(), "recompute": Recompute()}
+        self._streamed = None if statistics is None else Streamed(statistics)
 
     def step(self, model: nn.Module, rows: Sequence[TokenRow]) -> StepOutput:
         """Accumulate the gradient of the optimizer batch's loss, and return that loss.
@@ -125,9 +130,13 @@ class WholeBatchEngine:
             )
         rounded = without_rounding(batch, compute_dtype(model, self.setting.autocast_dtype))
         metrics = batch_metrics(rounded, self.setting.objective)
+        if self._streamed is not None:
+            metrics |= defined(output.metrics)
         return StepOutput(output.loss.detach(), batch, coefficients, metrics)
 
     def _choose(self, step: Step) -> StepStrategy:
+        if self._streamed is not None:
+            return self._streamed
         if self.strategy != "auto":
             return self._known[self.strategy]
         return self._known["recompute" if step.coupled_and_cut else "single"]

@@ -26,8 +26,10 @@ from distal.training.checkpoints import last_complete_checkpoint
 from distal.training.config import AlignmentConfig
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
+from distal.training.exchange import GradientExchange, check_launch, gradient_exchange
 from distal.training.guards import check_initial_policy, refuse_non_finite_gradient
 from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.stream import OrderStatistics, initial_statistics
 
 __all__ = ["AlignmentTrainer"]
 
@@ -94,10 +96,13 @@ class AlignmentTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_launch(self.accelerator)
         if frozen is not None and self.place_model_on_device:
             frozen.to(args.device)
         self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
         self._engine: WholeBatchEngine | None = None
+        self._exchange: GradientExchange | None = None
+        self._statistics: OrderStatistics | None = None
 
     @property
     def _policy(self) -> nn.Module:
@@ -185,6 +190,7 @@ class AlignmentTrainer(Trainer):
         if self.state.global_step == 0:
             self._check_start()
         self._reference_leaves()
+        self._engine = self._exchange = None  # accelerate prepares the model anew
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def _score_references(self) -> None:
@@ -236,11 +242,34 @@ class AlignmentTrainer(Trainer):
                 strategy=self.args.strategy,
                 autocast_dtype=self.args.autocast_dtype,
                 world_size=self.args.world_size,
-                backward=self.accelerator.backward,
-                no_sync=self.accelerator.no_sync,
+                sharded=self._launched.sharded,
+                backward=self._launched.backward,
+                no_sync=self._launched.no_sync,
                 replay_rng=has_dropout(self._policy),
+                statistics=self.order_statistics,
             )
         return self._engine
+
+    @property
+    def _launched(self) -> GradientExchange:
+        if self._exchange is None:
+            self._exchange = gradient_exchange(self.accelerator)
+        return self._exchange
+
+    @property
+    def order_statistics(self) -> OrderStatistics | None:
+        """The running laws under `order_statistics: stream`, None otherwise."""
+        if self._statistics is None and self.args.order_statistics == "stream":
+            assert self.args.stream_half_life is not None
+            assert self.args.stream_capacity is not None
+            self._statistics = initial_statistics(
+                self.objective,
+                self._train_data(),
+                global_batch_size=self.args.global_batch_size,
+                half_life=self.args.stream_half_life,
+                capacity=self.args.stream_capacity,
+            )
+        return self._statistics
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer batch: its exact gradient into `.grad`, its loss returned."""
@@ -249,6 +278,7 @@ class AlignmentTrainer(Trainer):
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
         output = self.engine.step(model, inputs)
+        self._launched.finish()
         for name, value in output.metrics.items():
             self._metrics.setdefault(name, []).append(value)
         return output.loss.to(self.args.device, torch.float32)
@@ -308,6 +338,16 @@ class AlignmentTrainer(Trainer):
         """Save without the pickled arguments: a model folder should hold nothing that runs code when loaded."""
         super()._save(output_dir, state_dict=state_dict)
         Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.order_statistics is not None and self.args.should_save:
+            self.order_statistics.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.order_statistics is not None and checkpoint is not None:
+            self.order_statistics.load(checkpoint)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)

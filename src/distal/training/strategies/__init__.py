@@ -9,5 +9,6 @@ from __future__ import annotations
 from distal.training.strategies.base import Setting, Step, StepResult, StepStrategy
 from distal.training.strategies.recompute import Recompute
 from distal.training.strategies.single import Single
+from distal.training.strategies.streamed import Streamed
 
-__all__ = ["Recompute", "Setting", "Single", "Step", "StepResult", "StepStrategy"]
+__all__ = ["Recompute", "Setting", "Single", "Step", "StepResult", "StepStrategy", "Streamed"]
