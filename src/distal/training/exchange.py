@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distal.errors import ConfigError
+from distal.training.launch import launched_with
 from distal.training.ranks import without_sync
 
-__all__ = ["GradientExchange", "check_launch", "gradient_exchange"]
+__all__ = ["GradientExchange", "gradient_exchange"]
 
 
 def _nothing() -> None:
@@ -46,9 +46,9 @@ def gradient_exchange(accelerator: Any) -> GradientExchange:
     """What accelerate set up, once it has prepared the model.
 
     Args:
-        accelerator: an `accelerate.Accelerator` that `check_launch` has passed.
+        accelerator: an `accelerate.Accelerator` that `distal.training.launch.check_launch` has passed.
     """
-    if _is(accelerator, "DEEPSPEED"):
+    if launched_with(accelerator, "DEEPSPEED"):
         return _deepspeed(accelerator.deepspeed_engine_wrapped.engine)
     return GradientExchange(sharded=accelerator.is_fsdp2, backward=accelerator.backward, no_sync=without_sync)
 
@@ -75,64 +75,3 @@ def _deepspeed(engine: Any) -> GradientExchange:
     engine.set_gradient_accumulation_boundary(is_boundary=True)
     partitioned = engine.zero_optimization_stage() >= 2
     return GradientExchange(sharded=partitioned, backward=backward, no_sync=no_sync, finish=engine.step)
-
-
-def check_launch(accelerator: Any) -> None:
-    """Refuse ways of launching under which the gradient would not be that of the whole batch, or that are untested.
-
-    Raises:
-        ConfigError: names the setting and what to set instead.
-    """
-    if _is(accelerator, "FSDP"):
-        _check_fsdp(accelerator)
-    elif _is(accelerator, "DEEPSPEED"):
-        _check_deepspeed(accelerator.state.deepspeed_plugin.deepspeed_config)
-    elif _is(accelerator, "MEGATRON_LM", "XLA"):
-        raise ConfigError(
-            f"the launcher asks for {accelerator.distributed_type.value}, which Distal does not support: it cuts and "
-            "averages batches in ways of its own. Use plain data parallelism (torchrun), FSDP2 or DeepSpeed."
-        )
-    parallelism = getattr(accelerator, "parallelism_config", None)
-    for name in ("tp_size", "cp_size", "sp_size"):
-        if getattr(parallelism, name, 1) > 1:
-            raise ConfigError(
-                f"parallelism_config: {name}={getattr(parallelism, name)} makes several processes share one row, while "
-                "Distal gives every process rows of its own. Shard with FSDP2 or DeepSpeed instead."
-            )
-
-
-def _check_fsdp(accelerator: Any) -> None:
-    if not accelerator.is_fsdp2:
-        raise ConfigError(
-            "fsdp: version 1 is not supported. Set fsdp_version: 2 (the configuration in recipes/launch/ does)."
-        )
-    from torch.distributed.fsdp import CPUOffloadPolicy
-
-    if isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy):
-        raise ConfigError(
-            "fsdp: parameters offloaded to the host (fsdp_offload_params) are not supported. Switch it off, and lower "
-            "tokens_per_micro_batch or checkpoint activations to save memory."
-        )
-
-
-def _check_deepspeed(config: dict[str, Any]) -> None:
-    shared_rows = {
-        "tensor_parallel.autotp_size": config.get("tensor_parallel", {}).get("autotp_size", 1),
-        "sequence_parallel_size": config.get("sequence_parallel_size", 1),
-    }
-    for name, size in shared_rows.items():
-        if isinstance(size, int) and size > 1:
-            raise ConfigError(
-                f"deepspeed: {name}={size} makes several processes share one row, while Distal gives every process "
-                "rows of its own. Leave it out; ZeRO stage 3 shards the weights."
-            )
-    steps = config.get("gradient_accumulation_steps", 1)
-    if steps not in (1, "auto"):
-        raise ConfigError(
-            f"deepspeed: gradient_accumulation_steps={steps} would make {steps} optimizer batches into one step. "
-            'Set it to 1 or "auto"; global_batch_size and micro_batch_size say how a batch is cut.'
-        )
-
-
-def _is(accelerator: Any, *names: str) -> bool:
-    return accelerator.distributed_type.name in names
