@@ -17,7 +17,11 @@ from distal.training.peak import bytes_in_use, measured_peak
 @pytest.fixture
 def make_trainer(tmp_path, make_llama, make_pairs, word_tokenizer):
     def make(lora=False, **options):
-        settings: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 2, "num_train_epochs": 3} | options
+        settings: dict[str, Any] = {
+            "global_batch_size": 8,
+            "micro_batch_size": 2,
+            "num_train_epochs": 3,
+        } | options
         return AlignmentTrainer(
             make_llama(),
             args=AlignmentConfig(

@@ -110,6 +110,7 @@ def main(output):
                         "paired" if paired else "unpaired",
                         limit,
                         world_size=world,
+                        sharded=how == "fsdp2",
                         no_sync=partial(without_sync, sync=sync),
                     )
                     model.zero_grad()

@@ -32,7 +32,8 @@ class OptimizerBatchSampler(Sampler[list[int]]):
 
     The batches of an epoch depend on the seed, the epoch and `global_batch_size` alone. Rank r takes the
     units r, r + world_size, r + 2 world_size, ... of each batch, so that the union over ranks is the same set
-    in the same order for every world size.
+    in the same order for every world size. Of a last batch that has fewer units than there are ranks, the
+    last ranks get an empty share.
 
     Paired data is shuffled and cut into batches. Unpaired data is stratified: every batch holds both labels,
     in the ratio of the data set as closely as whole numbers allow (cumulative rounding, at least one of
@@ -41,8 +42,11 @@ class OptimizerBatchSampler(Sampler[list[int]]):
     label occurs once.
 
     The last batch is smaller when the units do not divide evenly. It is left out of the epoch if `drop_last`
-    is set or if it is too small for its purpose: less than one unit per rank, or, unpaired, a single unit.
-    Which units that hits changes from epoch to epoch.
+    is set or, unpaired, if it would be a single unit, which cannot hold both labels. Which units that hits
+    changes from epoch to epoch.
+
+    The order within a batch says nothing: rows are grouped by length where a rank cuts its share into
+    micro-batches, never across batches, so that long and short rows meet in one sort.
 
     Args:
         dataset: a tokenised data set.
@@ -88,10 +92,11 @@ class OptimizerBatchSampler(Sampler[list[int]]):
                 f"global_batch_size to {world_size} or more"
             )
         self._plan = _plan(dataset, self.global_batch_size)
-        # The plan keeps its last batch: what the others hold must not depend on the number of ranks.
-        least = max(self.global_batch_size if drop_last else 1, self.world_size)
-        self._n_batches = len(self._plan.sizes) - (self._plan.sizes[-1] < least)
-        self._check_size(len(dataset), drop_last)
+        # The plan keeps its last batch: what the others hold must not depend on whether it is used.
+        self._n_batches = len(self._plan.sizes) - (
+            drop_last and self._plan.sizes[-1] < self.global_batch_size
+        )
+        self._check_size(len(dataset))
 
     def __len__(self) -> int:
         """Number of optimizer steps in an epoch, the same in every epoch and on every rank."""
@@ -106,12 +111,11 @@ class OptimizerBatchSampler(Sampler[list[int]]):
         """Choose the epoch, 0-based; each has an order of its own."""
         self.epoch = _whole("epoch", epoch, 0)
 
-    def _check_size(self, n_units: int, drop_last: bool) -> None:
+    def _check_size(self, n_units: int) -> None:
         if self._n_batches == 0:
             raise DataError(
-                f"{n_units} units make no optimizer batch of {self.global_batch_size} over "
-                f"{self.world_size} ranks{' with drop_last' if drop_last else ''}; lower global_batch_size "
-                f"or add data"
+                f"{n_units} units make no optimizer batch of {self.global_batch_size} with drop_last; lower "
+                f"global_batch_size, add data, or keep the last batch"
             )
         if n_units < self.global_batch_size:
             warnings.warn(

@@ -26,6 +26,7 @@ def evaluate_dominance(
     tokens_per_batch: int = 8192,
     autocast_dtype: torch.dtype | None = None,
     progress: bool = True,
+    shared: bool = False,
     **options: Unpack[CertificateOptions],
 ) -> DominanceCertificate:
     """Score held-out preferences under a model and its reference, and state whether dominance was reached.
@@ -39,6 +40,7 @@ def evaluate_dominance(
         tokens_per_batch: padded tokens per forward pass; memory and speed only.
         autocast_dtype: mixed precision for both models, None for their own type.
         progress: whether to show progress bars.
+        shared: share the forward passes out over the ranks; then all of them must call this.
         **options: `confidence`, `resamples`, `seed`, `threshold` of `dominance_certificate`.
 
     Returns:
@@ -59,7 +61,12 @@ def evaluate_dominance(
     def scores_of(scored: nn.Module, name: str) -> NDArray[Any]:
         label = f"scoring the {name}" if progress else None
         return score_dataset(
-            scored, dataset, tokens_per_batch=tokens_per_batch, autocast_dtype=autocast_dtype, progress=label
+            scored,
+            dataset,
+            tokens_per_batch=tokens_per_batch,
+            autocast_dtype=autocast_dtype,
+            progress=label,
+            shared=shared,
         )
 
     if reference is None:

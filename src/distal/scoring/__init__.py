@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distal.scoring.batching import cut_by_count, cut_by_tokens
 from distal.scoring.cache import ScoreCache, default_cache_dir
-from distal.scoring.dataset import autocast, score_dataset, score_row_list
+from distal.scoring.dataset import DatasetRows, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
 from distal.scoring.layouts import PaddedBatch, pad_rows
 from distal.scoring.logprobs import score_rows, token_log_probs
@@ -18,10 +18,12 @@ from distal.scoring.reference import (
     choose_reference,
     reference_scores,
 )
+from distal.scoring.sharing import collective_device, in_parallel, rank_and_world
 
 __all__ = [
     "AdapterOff",
     "AdapterSnapshot",
+    "DatasetRows",
     "FrozenModel",
     "InitialPolicy",
     "PaddedBatch",
@@ -29,11 +31,14 @@ __all__ = [
     "ScoreCache",
     "autocast",
     "choose_reference",
+    "collective_device",
     "compute_dtype",
     "cut_by_count",
     "cut_by_tokens",
     "default_cache_dir",
+    "in_parallel",
     "pad_rows",
+    "rank_and_world",
     "reference_scores",
     "score_dataset",
     "score_noise",

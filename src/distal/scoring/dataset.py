@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from distal.errors import NonFiniteError
 from distal.progress import track
 from distal.scoring.batching import cut_by_tokens
 from distal.scoring.logprobs import score_rows
+from distal.scoring.sharing import rank_and_world, share_of, sum_over_ranks
 from distal.types import RowSource, TokenRow
 
-__all__ = ["DEFAULT_TOKENS_PER_BATCH", "autocast", "score_dataset", "score_row_list"]
+__all__ = ["DEFAULT_TOKENS_PER_BATCH", "DatasetRows", "autocast", "score_dataset", "score_row_list"]
 
 DEFAULT_TOKENS_PER_BATCH = 8192
 """Padded tokens of one forward pass without gradient."""
@@ -26,6 +28,33 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
+class DatasetRows(Sequence[TokenRow]):
+    """The rows of a data set, unit by unit, each made when it is asked for.
+
+    Token ids of a large data set take many times the memory as Python numbers that they take on disk.
+    """
+
+    def __init__(self, dataset: RowSource) -> None:
+        self._dataset = dataset
+        self._width = 2 if dataset.kind == "paired" else 1
+
+    def __len__(self) -> int:
+        return len(self._dataset) * self._width
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._dataset[index // self._width][index % self._width]
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row, prompt and completion together."""
+        known = getattr(self._dataset, "lengths", None)
+        return known.tolist() if known is not None else [len(row.input_ids) for row in self]
+
+
 def score_dataset(
     model: nn.Module,
     dataset: RowSource,
@@ -33,6 +62,7 @@ def score_dataset(
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = "scoring",
+    shared: bool = False,
 ) -> np.ndarray:
     """Scores of every row of a data set, without gradient and without dropout.
 
@@ -42,16 +72,22 @@ def score_dataset(
         tokens_per_batch: padded tokens per forward pass; memory and speed only.
         autocast_dtype: mixed precision, None for the model's own type.
         progress: what the progress bar says; None for silence.
+        shared: share the forward passes out over the ranks; then all of them must call this, and all get all scores.
 
     Returns:
         (n_rows,) summed completion log-probabilities, nats, unit by unit; float32, or float64 for a float64 model.
+        The rows of a forward pass do not depend on the number of ranks.
 
     Raises:
         NonFiniteError: a score is NaN or infinite; the first rows concerned are named.
     """
-    rows = [row for index in range(len(dataset)) for row in dataset[index]]
     return score_row_list(
-        model, rows, tokens_per_batch=tokens_per_batch, autocast_dtype=autocast_dtype, progress=progress
+        model,
+        DatasetRows(dataset),
+        tokens_per_batch=tokens_per_batch,
+        autocast_dtype=autocast_dtype,
+        progress=progress,
+        shared=shared,
     )
 
 
@@ -62,19 +98,31 @@ def score_row_list(
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = None,
+    shared: bool = False,
 ) -> np.ndarray:
     """`score_dataset` for rows at hand: (len(rows),) scores in the order of the rows."""
-    double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    scores = np.empty(len(rows), dtype=np.float64 if double else np.float32)
-    lengths = [len(row.input_ids) for row in rows]
+    scores = np.zeros(len(rows), dtype=_score_type(model))
+    lengths = rows.lengths if isinstance(rows, DatasetRows) else [len(row.input_ids) for row in rows]
     groups = cut_by_tokens(lengths, tokens_per_batch)
+    groups, counted = share_of(groups) if shared and groups else (groups, len(groups))
     device = next(model.parameters()).device
     with _evaluating(model), torch.no_grad(), autocast(device, autocast_dtype):
+        shown = progress if not shared or rank_and_world()[0] == 0 else None
         # Weighing by tokens makes the estimate honest although the longest groups come first.
-        for group in track(groups, progress, weights=[sum(lengths[i] for i in group) for group in groups]):
-            scores[group] = score_rows(model, [rows[i] for i in group]).cpu().numpy()
+        weights = [sum(lengths[i] for i in group) for group in groups]
+        for number, group in enumerate(track(groups, shown, weights=weights)):
+            found = score_rows(model, [rows[i] for i in group])
+            if number < counted:
+                scores[group] = found.cpu().numpy()
+    if shared:
+        scores = sum_over_ranks(scores)  # each row was scored by one rank; the others have zeros
     refuse_non_finite(scores, rows)
     return scores
+
+
+def _score_type(model: nn.Module) -> type[np.floating]:
+    double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    return np.float64 if double else np.float32
 
 
 def refuse_non_finite(scores: np.ndarray, rows: Sequence[TokenRow]) -> None:

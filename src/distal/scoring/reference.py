@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -25,6 +26,7 @@ from distal.errors import CacheError, ModelError
 from distal.scoring.cache import ScoreCache, default_cache_dir
 from distal.scoring.dataset import DEFAULT_TOKENS_PER_BATCH, score_dataset
 from distal.scoring.fingerprint import weights_fingerprint
+from distal.scoring.sharing import from_first_rank, rank_and_world
 from distal.types import RowSource
 
 __all__ = [
@@ -46,7 +48,7 @@ class Reference(Protocol):
     """Whether it must equal the policy before the first step."""
 
     def fingerprint(self) -> str:
-        """Identity of its weights."""
+        """Identity of its weights, which never change: taken once, and kept when they are moved or sharded."""
         ...
 
     def active(self) -> Any:
@@ -63,9 +65,13 @@ class FrozenModel:
     def __init__(self, model: nn.Module) -> None:
         self.model = model.requires_grad_(False)
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return weights_fingerprint(self.model)
+
     def fingerprint(self) -> str:
         """Identity of the weights that score."""
-        return weights_fingerprint(self.model)
+        return self._fingerprint
 
     @contextmanager
     def active(self) -> Generator[nn.Module]:
@@ -82,9 +88,13 @@ class AdapterOff:
     def __init__(self, policy: Any) -> None:
         self.policy = policy
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return weights_fingerprint(self.policy, with_adapters=False)
+
     def fingerprint(self) -> str:
         """Identity of the weights that score."""
-        return weights_fingerprint(self.policy, with_adapters=False)
+        return self._fingerprint
 
     @contextmanager
     def active(self) -> Generator[nn.Module]:
@@ -101,12 +111,23 @@ class AdapterSnapshot:
 
     def __init__(self, policy: nn.Module) -> None:
         self.policy = policy
-        self.frozen = {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
+        self.frozen: dict[str, torch.Tensor] = {}
+        self.take()
+
+    def take(self) -> None:
+        """Copy the adapter as it is now; once more after the weights were moved or sharded, not changed."""
+        self.frozen = {
+            name: p.detach().clone() for name, p in self.policy.named_parameters() if p.requires_grad
+        }
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        with self.active() as model:
+            return weights_fingerprint(model)
 
     def fingerprint(self) -> str:
         """Identity of the weights that score."""
-        with self.active() as model:
-            return weights_fingerprint(model)
+        return self._fingerprint
 
     @contextmanager
     def active(self) -> Generator[nn.Module]:
@@ -136,10 +157,14 @@ class InitialPolicy:
         self.policy = policy
         self.moved = False
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return weights_fingerprint(self.policy)
+
     def fingerprint(self) -> str:
         """Identity of the weights that score."""
         self._refuse_if_moved()
-        return weights_fingerprint(self.policy)
+        return self._fingerprint
 
     @contextmanager
     def active(self) -> Generator[nn.Module]:
@@ -183,6 +208,7 @@ def reference_scores(
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = "scoring the reference",
     warn: Callable[[str], None] = lambda message: None,
+    shared: bool = False,
 ) -> np.ndarray:
     """Scores of a data set under the reference, from the cache on disk where they are already known.
 
@@ -194,6 +220,8 @@ def reference_scores(
         autocast_dtype: mixed precision; the same as the policy's, or step-0 rewards will not be zero.
         progress: what the progress bar says; None for silence.
         warn: called with a message when a damaged entry is thrown away and recomputed.
+        shared: share the forward passes out over the ranks, all of which must call this. The first one reads and
+            writes the cache, and what it has holds for all.
 
     Returns:
         (n_rows,) nats, unit by unit.
@@ -202,6 +230,7 @@ def reference_scores(
         reference = FrozenModel(reference)
     cache = ScoreCache(cache_dir if cache_dir is not None else default_cache_dir())
     rows = cast(Any, dataset).fingerprint
+    first = not shared or rank_and_world()[0] == 0
     with reference.active() as model:
         key = cache.key(
             weights=reference.fingerprint(),
@@ -211,11 +240,9 @@ def reference_scores(
             attention=str(getattr(getattr(model, "config", None), "_attn_implementation", None)),
         )
         n_rows = len(dataset) * (2 if dataset.kind == "paired" else 1)
-        try:
-            known = cache.load(key, n_rows=n_rows)
-        except CacheError as error:
-            warn(f"{error} Computing them again.")
-            known = None
+        known = _cached(cache, key, n_rows, warn) if first else None
+        if shared:
+            known = from_first_rank(known, like=np.zeros(n_rows))
         if known is not None:
             return known
         scores = score_dataset(
@@ -224,6 +251,17 @@ def reference_scores(
             tokens_per_batch=tokens_per_batch,
             autocast_dtype=autocast_dtype,
             progress=progress,
+            shared=shared,
         )
-    cache.save(key, scores, {"rows": rows, "reference": reference.description})
+    if first:
+        cache.save(key, scores, {"rows": rows, "reference": reference.description})
     return scores
+
+
+def _cached(cache: ScoreCache, key: str, n_rows: int, warn: Callable[[str], None]) -> np.ndarray | None:
+    """The entry of a cache, or None where there is none that can be used."""
+    try:
+        return cache.load(key, n_rows=n_rows)
+    except CacheError as error:
+        warn(f"{error} Computing them again.")
+        return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distal.errors import NonFiniteError
 from distal.objectives import SequenceScores
-from distal.scoring import score_noise
+from distal.scoring import in_parallel, rank_and_world, score_noise
 from distal.types import DataKind, TokenRow
 
 __all__ = [
@@ -90,7 +90,7 @@ def gather_batch(kind: DataKind, rows: Sequence[TokenRow], policy: Tensor) -> Sc
         rows: this rank's rows.
         policy: (len(rows),) their policy scores, detached.
     """
-    rank = dist.get_rank() if _distributed() else 0
+    rank, _ = rank_and_world()
     return _assemble(kind, _all_gather_ragged(_table(rows, policy)), rank, policy.dtype)
 
 
@@ -157,13 +157,9 @@ def _assemble(kind: DataKind, shares: list[Tensor], rank: int, dtype: torch.dtyp
     )
 
 
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 def _all_gather_ragged(table: Tensor) -> list[Tensor]:
     """Every rank's (n_r, columns) table, whatever its length."""
-    if not _distributed():
+    if not in_parallel():
         return [table]
     world = dist.get_world_size()
     counts = [torch.zeros(1, dtype=torch.long, device=table.device) for _ in range(world)]

@@ -14,12 +14,16 @@ from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
 from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
+from distal.objectives.streaming import check_streamable
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.memory import GIB
 
 __all__ = ["AlignmentConfig"]
 
 DEFAULT_TOKENS_PER_MICRO_BATCH = 8192
+# Of order_statistics: stream. How they were chosen: docs/concepts/streaming.md.
+DEFAULT_STREAM_HALF_LIFE = 4.0
+DEFAULT_STREAM_CAPACITY = 65_536
 
 # Options of the parent class that would change the objective, or do nothing, under the whole-batch engine.
 _REFUSED: dict[str, tuple[Any, str]] = {
@@ -139,6 +143,17 @@ class AlignmentConfig(TrainingArguments):
         None,
         "Type in which deferred stores gradients of single pairs or samples; None for the adapter's own.",
     )
+    order_statistics: Literal["batch", "stream"] = _option(
+        "batch",
+        "Where AOT's order statistics come from: the sorted optimizer batch, or (experimental) stream: running laws of "
+        "the rewards of past steps.",
+    )
+    stream_half_life: float | None = _option(
+        None, f"stream: steps after which a past reward counts half (default {DEFAULT_STREAM_HALF_LIFE:g})."
+    )
+    stream_capacity: int | None = _option(
+        None, f"stream: past rewards that each law keeps at most (default {DEFAULT_STREAM_CAPACITY})."
+    )
     max_length: int = _option(1024, "Longest prompt plus completion, tokens.")
     truncation: Truncation = _option(
         "drop", "What happens to longer rows: drop, error, truncate_prompt or truncate_completion."
@@ -249,6 +264,7 @@ class AlignmentConfig(TrainingArguments):
             "max_length": 2,
             "reference_tokens_per_batch": 1,
             "dataset_num_proc": 1,
+            "stream_capacity": 1,
         }
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -257,6 +273,7 @@ class AlignmentConfig(TrainingArguments):
         choices = {
             "objective": objective_names(),
             "strategy": get_args(Strategy),
+            "order_statistics": ("batch", "stream"),
             "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
             "on_bad_rows": ("drop", "error"),
         }
@@ -266,7 +283,36 @@ class AlignmentConfig(TrainingArguments):
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
         self._check_memory()
-        self.build_objective()
+        self._check_order_statistics(self.build_objective())
+
+    def _check_order_statistics(self, objective: Objective) -> None:
+        if self.order_statistics == "batch":
+            for name in ("stream_half_life", "stream_capacity"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"{name} has no effect without order_statistics: stream; leave it out")
+            return
+        unused = {"strategy": "auto", "memory_budget_gib": None, "deferred_dtype": None}
+        for name, default in unused.items():
+            if getattr(self, name) != default:
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)} has no effect with order_statistics: stream, where every step "
+                    "takes one pass; leave it out"
+                )
+        try:
+            check_streamable(objective)
+        except ValueError as error:
+            raise ConfigError(f"order_statistics: stream: {error}") from error
+        if self.stream_half_life is None:
+            self.stream_half_life = DEFAULT_STREAM_HALF_LIFE
+        if self.stream_capacity is None:
+            self.stream_capacity = DEFAULT_STREAM_CAPACITY
+        half_life: Any = self.stream_half_life
+        if (
+            isinstance(half_life, bool)
+            or not isinstance(half_life, int | float)
+            or not 0 < half_life < math.inf
+        ):
+            raise ConfigError(f"stream_half_life: expected a positive number of steps, got {half_life!r}")
 
     def _check_memory(self) -> None:
         budget, dtype = self.memory_budget_gib, self.deferred_dtype

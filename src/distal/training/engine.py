@@ -33,7 +33,7 @@ from distal.objectives import Objective
 from distal.scoring import compute_dtype
 from distal.training.batch import ScoredBatch, without_rounding
 from distal.training.cutting import MicroBatchLimit
-from distal.training.metrics import batch_metrics
+from distal.training.metrics import batch_metrics, defined
 from distal.training.ranks import padded_to_all_ranks, without_sync
 from distal.training.strategies import (
     Auto,
@@ -45,7 +45,9 @@ from distal.training.strategies import (
     Single,
     Step,
     StepStrategy,
+    Streamed,
 )
+from distal.training.stream import OrderStatistics
 from distal.types import DataKind, TokenRow
 
 __all__ = ["MicroBatchLimit", "StepOutput", "Strategy", "WholeBatchEngine"]
@@ -87,6 +89,8 @@ class WholeBatchEngine:
         no_sync: context that keeps data parallelism from averaging gradients; all but the last micro-batch run in it.
             The default knows DDP and FSDP2.
         replay_rng: make the second pass of `recompute` draw the random numbers of the first (with dropout on).
+        statistics: running laws that stand in for the sorted batch; then every step takes one pass, whatever
+            `strategy` says.
     """
 
     def __init__(  # noqa: PLR0913 - most of them are hooks with defaults
@@ -104,6 +108,7 @@ class WholeBatchEngine:
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
         no_sync: Callable[[nn.Module], AbstractContextManager[object]] = without_sync,
         replay_rng: bool = False,
+        statistics: OrderStatistics | None = None,
     ) -> None:
         self.setting = Setting(
             objective=objective,
@@ -125,7 +130,7 @@ class WholeBatchEngine:
             "deferred": Deferred(budget, deferred_dtype),
             "recompute": Recompute(),
         }
-        self._strategy = known[strategy]
+        self._strategy = known[strategy] if statistics is None else Streamed(statistics)
 
     @property
     def choice(self) -> str:
@@ -152,6 +157,8 @@ class WholeBatchEngine:
             )
         rounded = without_rounding(batch, compute_dtype(model, self.setting.autocast_dtype))
         metrics = batch_metrics(rounded, self.setting.objective)
+        if isinstance(self._strategy, Streamed):
+            metrics |= defined(output.metrics)
         return StepOutput(output.loss.detach(), batch, coefficients, metrics)
 
     def kept_bytes(self, model: nn.Module, rows: Sequence[TokenRow]) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from distal.objectives import Objective
-from distal.scoring import compute_dtype, score_row_list
-from distal.training.batch import gather_batch, without_rounding
+from distal.scoring import DatasetRows, compute_dtype, score_row_list
+from distal.training.batch import local_batch, without_rounding
 from distal.training.metrics import batch_metrics
 from distal.types import RowSource
 
@@ -37,14 +36,16 @@ def evaluate_whole_set(
     Returns:
         `loss`, and the names of `batch_metrics`.
     """
-    parallel = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
-    rows = [row for i in range(rank, len(dataset), world) for row in dataset[i]]
+    rows = DatasetRows(dataset)
     scores = score_row_list(
-        model, rows, tokens_per_batch=tokens_per_batch, autocast_dtype=autocast_dtype, progress=progress
+        model,
+        rows,
+        tokens_per_batch=tokens_per_batch,
+        autocast_dtype=autocast_dtype,
+        progress=progress,
+        shared=True,
     )
-    device = next(model.parameters()).device
-    batch = gather_batch(dataset.kind, rows, torch.as_tensor(scores, device=device))
+    batch = local_batch(dataset.kind, rows, torch.from_numpy(scores))
     loss = objective(batch.sequence_scores()).loss.item()
     batch = without_rounding(batch, compute_dtype(model, autocast_dtype))
     return {"loss": loss, **batch_metrics(batch, objective)}

@@ -16,19 +16,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distal.scoring import collective_device, in_parallel
 from distal.types import TokenRow
 
-__all__ = ["FILLER", "GradientSync", "in_parallel", "most_over_ranks", "padded_to_all_ranks", "without_sync"]
+__all__ = ["FILLER", "GradientSync", "most_over_ranks", "padded_to_all_ranks", "without_sync"]
 
 GradientSync = Literal["auto", "last", "each"]
 
 FILLER = TokenRow([0, 0], prompt_length=1, desirable=True, unit=-1, source_row=-1, reference_score=0.0)
 """What a rank passes through the model where it has no rows of its own; token 0 exists in every vocabulary."""
-
-
-def in_parallel() -> bool:
-    """Whether this process is one of several ranks."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def padded_to_all_ranks(groups: list[list[int]]) -> list[list[int]]:
@@ -48,7 +44,7 @@ def most_over_ranks(own: int) -> int:
     """The largest of the ranks' numbers."""
     if not in_parallel():
         return own
-    most = torch.tensor(own, device=_collective_device())
+    most = torch.tensor(own, device=collective_device())
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most.item())
 
@@ -82,10 +78,3 @@ def without_sync(model: nn.Module, sync: GradientSync = "auto") -> Generator[Non
             yield
     else:
         yield
-
-
-def _collective_device() -> torch.device:
-    """Where tensors must lie for the default process group to exchange them."""
-    if dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distal.errors import ConfigError, OutputError
@@ -15,11 +18,67 @@ from distal.objectives.aot import Aot
 from distal.objectives.streaming import RunningLaws, check_streamable, costs_of_other, costs_of_preferred
 from distal.training.batch import ScoredBatch
 from distal.transport.laws import WeightedLaw, weighted_law
+from distal.types import DataKind
 
-__all__ = ["STREAM_FILE", "OrderStatistics", "RunningLaw"]
+__all__ = ["STREAM_FILE", "OrderStatistics", "RunningLaw", "ScoredUnits", "initial_statistics"]
 
 STREAM_FILE = "order_statistics.safetensors"
 """Name of the state's file in a checkpoint."""
+
+
+class ScoredUnits(Protocol):
+    """What the initial laws need of a training set."""
+
+    kind: DataKind
+
+    def __len__(self) -> int: ...
+
+    @property
+    def reference_scores(self) -> NDArray[np.float64] | None:
+        """Reference score of each row, nats, (n_rows,)."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """Label of each unit; asked for only where the data is unpaired."""
+        ...
+
+
+def initial_statistics(
+    objective: Objective, dataset: ScoredUnits, *, global_batch_size: int, half_life: float, capacity: int
+) -> OrderStatistics:
+    """The laws before the first step, when the policy is the reference.
+
+    For `aot` the fixed law is that of the reference's margins over the whole data set, and the policy's margins
+    start with the same law. Otherwise both laws are of rewards, which all start at zero.
+
+    Args:
+        objective: `aot` or `aot_unpaired`.
+        dataset: with reference scores.
+        global_batch_size: units per step, which says how much past the initial law stands for.
+        half_life: optimizer steps.
+        capacity: values that a law keeps at most.
+
+    Raises:
+        ConfigError: the objective cannot do without its sorted batch.
+        ValueError: reference scores are not known yet.
+    """
+    if dataset.reference_scores is None:
+        raise ValueError("running laws begin with the scores of the reference, which are not known yet")
+    shares = (1.0, 1.0)
+    if dataset.kind == "unpaired":
+        share = float(dataset.labels.mean())
+        shares = (share, 1 - share)
+
+    def law(initial: Tensor, share: float) -> RunningLaw:
+        return RunningLaw(initial, per_step=share * global_batch_size, half_life=half_life, capacity=capacity)
+
+    if isinstance(objective, Aot):
+        scores = torch.from_numpy(dataset.reference_scores)
+        margins = scores[0::2] - scores[1::2]
+        return OrderStatistics(objective, law(margins, 1.0), weighted_law(margins))
+    zero = torch.zeros(1, dtype=torch.float64)
+    return OrderStatistics(objective, law(zero, shares[0]), law(zero, shares[1]))
 
 
 class RunningLaw:

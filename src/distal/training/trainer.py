@@ -21,13 +21,17 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from distal.data import OptimizerBatchSampler, TokenizedPreferences, collate_units, prepare_dataset
 from distal.errors import ConfigError
-from distal.scoring import choose_reference, reference_scores
+from distal.scoring import AdapterSnapshot, FrozenModel, choose_reference, reference_scores
 from distal.training.checkpoints import last_complete_checkpoint
 from distal.training.config import AlignmentConfig
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
+from distal.training.exchange import GradientExchange, gradient_exchange
 from distal.training.guards import check_initial_policy, refuse_non_finite_gradient
+from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
+from distal.training.loading import LateRows, StepLoader
 from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.stream import OrderStatistics, initial_statistics
 
 __all__ = ["AlignmentTrainer"]
 
@@ -94,10 +98,15 @@ class AlignmentTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_launch(self.accelerator)
         if frozen is not None and self.place_model_on_device:
             frozen.to(args.device)
         self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
+        check_reference(self.accelerator, self.reference)
         self._engine: WholeBatchEngine | None = None
+        self._exchange: GradientExchange | None = None
+        self._started = False
+        self._statistics: OrderStatistics | None = None
 
     @property
     def _policy(self) -> nn.Module:
@@ -149,9 +158,10 @@ class AlignmentTrainer(Trainer):
             world_size=self.args.world_size,
             drop_last=self.args.dataloader_drop_last,
         )
+        rows: Any = LateRows(self._train_data) if prepared_later(self.accelerator) else dataset
         # Rows are small: no pinning, and accelerate need not see a loader that already knows ranks and devices.
-        return _StepLoader(
-            cast(Any, dataset),
+        return StepLoader(
+            rows,
             batch_sampler=sampler,
             collate_fn=collate_units,
             num_workers=self.args.dataloader_num_workers,
@@ -181,11 +191,35 @@ class AlignmentTrainer(Trainer):
         """Score the reference, check the start, then train; `True` resumes from the last usable checkpoint."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_complete_checkpoint(str(self.args.output_dir)))
+        self._engine = self._exchange = None  # accelerate prepares the model anew
+        self._started = False
+        if prepared_later(self.accelerator):
+            self.reference.fingerprint()  # while the weights are whole; `create_scheduler` goes on
+        else:
+            self._start()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The Trainer calls this when the model is on its devices, and before it loads a checkpoint."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        late = prepared_later(self.accelerator) and not self._started
+        if late and is_prepared(self.accelerator, self._policy):
+            if isinstance(self.reference, AdapterSnapshot):
+                self.reference.take()
+            if isinstance(self.reference, FrozenModel):
+                self.reference.model.to(self.args.device)
+            self._start()
+            if isinstance(self.reference, FrozenModel):
+                self.reference.model.to("cpu")
+        return scheduler
+
+    def _start(self) -> None:
+        """What needs the policy as it is before the first step."""
+        self._started = True
         self._score_references()
         if self.state.global_step == 0:
             self._check_start()
         self._reference_leaves()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
 
     def _score_references(self) -> None:
         """Give every data set its reference scores, while the reference is still there to be asked."""
@@ -202,17 +236,16 @@ class AlignmentTrainer(Trainer):
     def _with_reference(self, dataset: Any, name: str) -> TokenizedPreferences:
         if dataset.has_reference_scores:
             return dataset
-        # One process computes, the others then read the cache.
-        with self.args.main_process_first(desc=f"reference scores ({name})"):
-            scores = reference_scores(
-                self.reference,
-                dataset,
-                cache_dir=self.args.reference_cache_dir,
-                tokens_per_batch=self.args.reference_tokens_per_batch,
-                autocast_dtype=self.args.autocast_dtype,
-                progress=None if self.args.disable_tqdm else f"reference scores ({name})",
-                warn=logger.warning,
-            )
+        scores = reference_scores(
+            self.reference,
+            dataset,
+            cache_dir=self.args.reference_cache_dir,
+            tokens_per_batch=self.args.reference_tokens_per_batch,
+            autocast_dtype=self.args.autocast_dtype,
+            progress=None if self.args.disable_tqdm else f"reference scores ({name})",
+            warn=logger.warning,
+            shared=True,
+        )
         return dataset.with_reference_scores(scores)
 
     def _check_start(self) -> None:
@@ -238,11 +271,34 @@ class AlignmentTrainer(Trainer):
                 deferred_dtype=self.args.unit_gradient_dtype,
                 autocast_dtype=self.args.autocast_dtype,
                 world_size=self.args.world_size,
-                backward=self.accelerator.backward,
-                no_sync=self.accelerator.no_sync,
+                sharded=self._launched.sharded,
+                backward=self._launched.backward,
+                no_sync=self._launched.no_sync,
                 replay_rng=has_dropout(self._policy),
+                statistics=self.order_statistics,
             )
         return self._engine
+
+    @property
+    def _launched(self) -> GradientExchange:
+        if self._exchange is None:
+            self._exchange = gradient_exchange(self.accelerator)
+        return self._exchange
+
+    @property
+    def order_statistics(self) -> OrderStatistics | None:
+        """The running laws under `order_statistics: stream`, None otherwise."""
+        if self._statistics is None and self.args.order_statistics == "stream":
+            assert self.args.stream_half_life is not None
+            assert self.args.stream_capacity is not None
+            self._statistics = initial_statistics(
+                self.objective,
+                self._train_data(),
+                global_batch_size=self.args.global_batch_size,
+                half_life=self.args.stream_half_life,
+                capacity=self.args.stream_capacity,
+            )
+        return self._statistics
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One optimizer batch: its exact gradient into `.grad`, its loss returned."""
@@ -251,6 +307,7 @@ class AlignmentTrainer(Trainer):
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
         output = self.engine.step(model, inputs)
+        self._launched.finish()
         for name, value in output.metrics.items():
             self._metrics.setdefault(name, []).append(value)
         return output.loss.to(self.args.device, torch.float32)
@@ -311,14 +368,17 @@ class AlignmentTrainer(Trainer):
         super()._save(output_dir, state_dict=state_dict)
         Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.order_statistics is not None and self.args.should_save:
+            self.order_statistics.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.order_statistics is not None and checkpoint is not None:
+            self.order_statistics.load(checkpoint)
+
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         refuse_non_finite_gradient(norm, scaled=self.args.fp16)
         return norm
-
-
-class _StepLoader(DataLoader[Any]):
-    """A loader over optimizer batches that passes the epoch on to its sampler."""
-
-    def set_epoch(self, epoch: int) -> None:
-        cast(OptimizerBatchSampler, self.batch_sampler).set_epoch(epoch)

@@ -251,6 +251,7 @@ def _publish(
         tokens_per_batch=training.reference_tokens_per_batch,
         autocast_dtype=training.autocast_dtype,
         progress=not training.disable_tqdm,
+        shared=True,
         seed=training.seed,
     )
     facts = CardFacts(

@@ -19,6 +19,7 @@ from distal.training.strategies.deferred import Deferred
 from distal.training.strategies.recompute import Recompute
 from distal.training.strategies.retain import Retain
 from distal.training.strategies.single import Single
+from distal.training.strategies.streamed import Streamed
 
 __all__ = [
     "Auto",
@@ -31,4 +32,5 @@ __all__ = [
     "Step",
     "StepResult",
     "StepStrategy",
+    "Streamed",
 ]

@@ -1,0 +1,34 @@
+"""Reading optimizer batches: data loaders over a sampler that knows ranks and epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from distal.data import OptimizerBatchSampler, TokenizedPreferences
+from distal.types import TokenRow
+
+__all__ = ["LateRows", "StepLoader"]
+
+
+class StepLoader(DataLoader[Any]):
+    """A loader over optimizer batches that passes the epoch on to its sampler."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the sampler which epoch begins."""
+        cast(OptimizerBatchSampler, self.batch_sampler).set_epoch(epoch)
+
+
+class LateRows(Dataset[list[TokenRow]]):
+    """A data set that is asked for when rows are read, for loaders made before reference scores are known."""
+
+    def __init__(self, current: Callable[[], TokenizedPreferences]) -> None:
+        self._current = current
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def __getitem__(self, index: int) -> list[TokenRow]:
+        return self._current()[index]
