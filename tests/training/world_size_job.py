@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from distal.objectives import get_objective
 from distal.training import MicroBatchLimit, WholeBatchEngine
@@ -53,8 +54,11 @@ def make_model(dtype):
     return LlamaForCausalLM(config).to(dtype)
 
 
-def make_rows(n_units, paired):
-    """Rows of very different lengths; in the unpaired ones every rank of 2 holds one label only, and two tie."""
+def make_rows(n_units, paired, tie):
+    """Rows of very different lengths; in the unpaired ones every rank of 2 holds one label only.
+
+    With `tie`, two units have the same rows: equal scores, which sorting must break alike on every rank.
+    """
     draw = random.Random(1)
     rows = []
     for unit in range(n_units):
@@ -65,9 +69,8 @@ def make_rows(n_units, paired):
             reference = draw.gauss(-40, 5)
             rows.append(TokenRow(prompt + completion, len(prompt), desirable, unit, unit, reference))
     width = 2 if paired else 1
-    rows[2 * width : 3 * width] = rows[
-        :width
-    ]  # the same rows again: equal scores, which sorting must break alike
+    if tie:
+        rows[2 * width : 3 * width] = rows[:width]
     return rows
 
 
@@ -81,6 +84,26 @@ def wrapped(model, how):
     return model
 
 
+def with_lora(dtype):
+    """GPT-NeoX computes in the type of its weights throughout, as `deferred` needs for more than float32 digits."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "vocab_size": 64, "max_position_embeddings": 64}
+    model: Any = GPTNeoXForCausalLM(GPTNeoXConfig(initializer_range=0.2, use_cache=False, **sizes))
+    lora = LoraConfig(r=2, target_modules=["query_key_value"], init_lora_weights=False)
+    return get_peft_model(model.to(dtype), lora, autocast_adapter_dtype=False)
+
+
+# What a rank keeps, all or some of it, besides the strategy of every other case here.
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "recompute": {"strategy": "recompute"},
+    "retain": {"strategy": "retain"},
+    "retain some": {"strategy": "retain", "memory_budget": 60_000},
+    "deferred": {"strategy": "deferred"},
+    "deferred some": {"strategy": "deferred", "memory_budget": 3 * 8 * 512},
+}
+
+
 def gradients(model):
     named = {
         name.removeprefix("module."): p.grad for name, p in model.named_parameters() if p.grad is not None
@@ -88,43 +111,60 @@ def gradients(model):
     return {name: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for name, g in named.items()}
 
 
+def run_step(model, build, paired, n_units, limit, *, tie=True, **options):
+    """This rank's share of one step; loss and metrics must be equal on all ranks."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    width = 2 if paired else 1
+    rows = make_rows(n_units, paired, tie)
+    own = [row for unit in range(rank, n_units, world) for row in rows[unit * width :][:width]]
+    kind = "paired" if paired else "unpaired"
+    engine = WholeBatchEngine(build(), kind, limit, world_size=world, **options)
+    model.zero_grad()
+    step = engine.step(model, own)
+    everyone: list[Any] = [None] * world
+    dist.all_gather_object(everyone, (step.loss.item(), sorted(step.metrics.items())))
+    assert all(seen == everyone[0] for seen in everyone), everyone
+    return step.loss, step.metrics, step.coefficients, gradients(model)
+
+
+def full_fine_tuning(dtype, results):
+    """Every objective under plain and sharded data parallelism."""
+    alone = dist.get_world_size() == 1
+    wrappers: list[tuple[str, GradientSync]] = [("ddp", "auto"), ("fsdp2", "last"), ("fsdp2", "each")]
+    for how, sync in [("plain", "auto")] if alone else wrappers:
+        model = wrapped(make_model(dtype), how)
+        for name, (build, paired) in OBJECTIVES.items():
+            for case, (n_units, limit) in CASES.items():
+                options = {"sharded": how == "fsdp2", "no_sync": partial(without_sync, sync=sync)}
+                results[str(dtype), f"{how} {sync}", name, case] = run_step(
+                    model, build, paired, n_units, limit, **options
+                )
+
+
+def adapters(dtype, results):
+    """Every strategy with a LoRA adapter under plain data parallelism.
+
+    Without ties: GPT-NeoX scores a row to other last bits in a forward pass of another shape.
+    """
+    alone = dist.get_world_size() == 1
+    model = with_lora(dtype)
+    model = model if alone else DistributedDataParallel(model)
+    for name in ("aot", "aot_unpaired"):
+        build, paired = OBJECTIVES[name]
+        for case, (n_units, limit) in CASES.items():
+            for strategy, options in list(STRATEGIES.items())[: 1 if alone else None]:
+                results[str(dtype), f"ddp {strategy}", f"{name}, LoRA", case] = run_step(
+                    model, build, paired, n_units, limit, tie=False, **options
+                )
+
+
 def main(output):
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    rank, world = dist.get_rank(), dist.get_world_size()
-    wrappers: list[tuple[str, GradientSync]] = (
-        [("plain", "auto")] if world == 1 else [("ddp", "auto"), ("fsdp2", "last"), ("fsdp2", "each")]
-    )
     results = {}
     for dtype in (torch.float64, torch.float32):
-        for how, sync in wrappers:
-            model = wrapped(make_model(dtype), how)
-            for name, (build, paired) in OBJECTIVES.items():
-                width = 2 if paired else 1
-                for case, (n_units, limit) in CASES.items():
-                    rows = make_rows(n_units, paired)
-                    own = [
-                        row for unit in range(rank, n_units, world) for row in rows[unit * width :][:width]
-                    ]
-                    engine = WholeBatchEngine(
-                        build(),
-                        "paired" if paired else "unpaired",
-                        limit,
-                        world_size=world,
-                        sharded=how == "fsdp2",
-                        no_sync=partial(without_sync, sync=sync),
-                    )
-                    model.zero_grad()
-                    step = engine.step(model, own)
-                    everyone = [None] * world
-                    dist.all_gather_object(everyone, (step.loss.item(), sorted(step.metrics.items())))
-                    assert all(seen == everyone[0] for seen in everyone), (name, case, everyone)
-                    results[str(dtype), how, sync, name, case] = (
-                        step.loss,
-                        step.metrics,
-                        step.coefficients,
-                        gradients(model),
-                    )
-    if rank == 0:
+        full_fine_tuning(dtype, results)
+        adapters(dtype, results)
+    if dist.get_rank() == 0:
         torch.save(results, output)
     dist.destroy_process_group()
 
