@@ -1,10 +1,11 @@
-"""The whole-batch engine on a GPU: same gradient at any cut, memory of one micro-batch, price of the second pass.
+"""The whole-batch engine on a GPU: same gradient at any cut, memory and price of every strategy beside DPO.
 
-Random weights in the shape of Qwen2.5-0.5B (so nothing is downloaded), bf16 weights, AOT. For each optimizer batch
-one step per micro-batch size; reported are seconds per step (median of five after two warm-ups), peak allocated
-memory, and the cosine of the gradient to that of the largest micro-batch that fits.
+Random weights in the shape of Qwen2.5-0.5B (so nothing is downloaded), bf16 weights, AOT. For each optimizer batch,
+micro-batch size and strategy (`retain` and `deferred` with what memory is free; a DPO step, which takes one pass, for
+the price): seconds per step (median of five after two warm-ups), peak allocated memory, and the cosine of the AOT
+gradient to that of `recompute` at the largest micro-batch that fits.
 
-    python benchmarks/gpu/whole_batch.py --output $OUT/whole_batch.json       # one GPU, about 5 minutes
+    python benchmarks/gpu/whole_batch.py --output $OUT/whole_batch.json       # one GPU, about 10 minutes
     python benchmarks/gpu/whole_batch.py --toy                                # the same code on the CPU, seconds
 """
 
@@ -50,6 +51,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+RUNS = [("aot", "recompute"), ("aot", "retain"), ("aot", "deferred"), ("dpo", "single")]
+
+
 def make_model(shape: str, *, lora: bool, dtype: torch.dtype, device: str) -> torch.nn.Module:
     """Random weights; a LoRA adapter whose B is not zero, so that its gradient is that of a run under way."""
     torch.manual_seed(0)
@@ -93,10 +97,18 @@ def gradient(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.float().flatten().cpu() for p in model.parameters() if p.grad is not None])
 
 
-def measure(model: torch.nn.Module, rows: list[TokenRow], micro: int, repeats: int) -> dict[str, Any]:
+def measure(
+    model: torch.nn.Module, rows: list[TokenRow], micro: int, repeats: int, run: tuple[str, str]
+) -> dict[str, Any]:
     """Step time, peak memory and gradient of one way of cutting the batch."""
     cuda = next(model.parameters()).is_cuda
-    engine = WholeBatchEngine(get_objective("aot", beta=0.01), "paired", MicroBatchLimit(units=micro))
+    objective, strategy = run
+    engine = WholeBatchEngine(
+        get_objective(objective, beta=0.01),
+        "paired",
+        MicroBatchLimit(units=micro),
+        strategy=strategy,  # pyright: ignore[reportArgumentType]
+    )
     seconds: list[float] = []
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -128,17 +140,20 @@ def run(
         rows = with_reference(model, make_rows(batch, SHAPES[shape]["vocab_size"], options.length))
         whole: list[torch.Tensor] = []  # the gradient of the largest cut that fits
         for micro in sorted((m for m in micros if m <= batch), reverse=True):
-            try:
-                row = measure(model, rows, micro, options.repeats)
-            except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                table.append({"lora": lora, "batch": batch, "micro": micro, "out_of_memory": True})
-                continue
-            flat = row.pop("gradient")
-            whole = whole or [flat]
-            cosine = torch.nn.functional.cosine_similarity(flat, whole[0], dim=0).item()
-            table.append({"lora": lora, "batch": batch, "micro": micro, "cosine": cosine, **row})
-            print(json.dumps(table[-1]), flush=True)
+            for ran in RUNS if lora else [run for run in RUNS if run[1] != "deferred"]:
+                row: dict[str, Any] = {"lora": lora, "batch": batch, "micro": micro, "run": " ".join(ran)}
+                try:
+                    row |= measure(model, rows, micro, options.repeats, ran)
+                except torch.cuda.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    table.append({**row, "out_of_memory": True})
+                    continue
+                flat = row.pop("gradient")
+                if ran[0] == "aot":
+                    whole = whole or [flat]
+                    row["cosine"] = torch.nn.functional.cosine_similarity(flat, whole[0], dim=0).item()
+                table.append(row)
+                print(json.dumps(row), flush=True)
     return table
 
 
@@ -152,7 +167,7 @@ def main() -> None:
     options.length = 64 if options.toy else 1024
     options.repeats = 2 if options.toy else 5
     shape = "toy" if options.toy else "qwen2.5-0.5b"
-    batches, micros = ([8, 16], [2, 8]) if options.toy else ([8, 64, 256], [4, 8, 16, 64])
+    batches, micros = ([8, 16], [2, 8]) if options.toy else ([8, 64, 256], [4, 16])
     rows = [
         r
         for lora in (True, False)

@@ -131,11 +131,15 @@ def full_fine_tuning(dtype, results):
     """Every objective under plain and sharded data parallelism."""
     alone = dist.get_world_size() == 1
     wrappers: list[tuple[str, GradientSync]] = [("ddp", "auto"), ("fsdp2", "last"), ("fsdp2", "each")]
-    for how, sync in [("plain", "auto")] if alone else wrappers:
+    wrappers = [("plain", "auto")] if alone else wrappers
+    for how, sync in wrappers:
         model = wrapped(make_model(dtype), how)
         for name, (build, paired) in OBJECTIVES.items():
             for case, (n_units, limit) in CASES.items():
-                options = {"sharded": how == "fsdp2", "no_sync": partial(without_sync, sync=sync)}
+                options: dict[str, Any] = {
+                    "sharded": how == "fsdp2",
+                    "no_sync": partial(without_sync, sync=sync),
+                }
                 results[str(dtype), f"{how} {sync}", name, case] = run_step(
                     model, build, paired, n_units, limit, **options
                 )
