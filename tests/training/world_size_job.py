@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
@@ -20,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from distal.objectives import get_objective
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.ranks import GradientSync, without_sync
+from distal.training.stream import initial_statistics
 from distal.types import TokenRow
 
 OBJECTIVES = {
@@ -30,6 +32,8 @@ OBJECTIVES = {
     "ipo": (partial(get_objective, "ipo"), True),
     "kto": (partial(get_objective, "kto"), False),
 }
+STREAMED = {"aot", "aot_unpaired"}
+"""Objectives that also run with order statistics from running laws; then the second of two steps counts."""
 # 9 units make uneven shares, 3 leave a rank of 4 without any; a limit in tokens cuts every rank differently.
 CASES = {
     "9 units by 2": (9, MicroBatchLimit(units=2)),
@@ -71,6 +75,21 @@ def make_rows(n_units, paired):
     return rows
 
 
+class Units(list[Any]):
+    """Units as the running laws see a training set."""
+
+    def __init__(self, rows, paired):
+        super().__init__(rows[:: 2 if paired else 1])
+        self.kind = "paired" if paired else "unpaired"
+        self.reference_scores = np.array([row.reference_score for row in rows])
+        self.labels = np.array([row.desirable for row in rows])
+
+
+def statistics(objective, rows, paired):
+    units: Any = Units(rows, paired)
+    return initial_statistics(objective, units, global_batch_size=9, half_life=2.0, capacity=100)
+
+
 def wrapped(model, how):
     if how == "ddp":
         return DistributedDataParallel(model)
@@ -88,42 +107,48 @@ def gradients(model):
     return {name: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for name, g in named.items()}
 
 
+def compute(model, build, paired, n_units, limit, sync, streamed):
+    """One step's output and gradients on this rank."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    width, rows = 2 if paired else 1, make_rows(n_units, paired)
+    own = [row for unit in range(rank, n_units, world) for row in rows[unit * width :][:width]]
+    objective = build()
+    engine = WholeBatchEngine(
+        objective,
+        "paired" if paired else "unpaired",
+        limit,
+        world_size=world,
+        no_sync=partial(without_sync, sync=sync),
+        statistics=statistics(objective, rows, paired) if streamed else None,
+    )
+    if streamed:
+        engine.step(model, own)
+    model.zero_grad()
+    step = engine.step(model, own)
+    everyone = [None] * world
+    dist.all_gather_object(everyone, (step.loss.item(), sorted(step.metrics.items())))
+    assert all(seen == everyone[0] for seen in everyone), everyone
+    return step.loss, step.metrics, step.coefficients, gradients(model)
+
+
 def main(output):
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    rank, world = dist.get_rank(), dist.get_world_size()
     wrappers: list[tuple[str, GradientSync]] = (
-        [("plain", "auto")] if world == 1 else [("ddp", "auto"), ("fsdp2", "last"), ("fsdp2", "each")]
+        [("plain", "auto")]
+        if dist.get_world_size() == 1
+        else [("ddp", "auto"), ("fsdp2", "last"), ("fsdp2", "each")]
     )
     results = {}
     for dtype in (torch.float64, torch.float32):
         for how, sync in wrappers:
             model = wrapped(make_model(dtype), how)
             for name, (build, paired) in OBJECTIVES.items():
-                width = 2 if paired else 1
                 for case, (n_units, limit) in CASES.items():
-                    rows = make_rows(n_units, paired)
-                    own = [
-                        row for unit in range(rank, n_units, world) for row in rows[unit * width :][:width]
-                    ]
-                    engine = WholeBatchEngine(
-                        build(),
-                        "paired" if paired else "unpaired",
-                        limit,
-                        world_size=world,
-                        no_sync=partial(without_sync, sync=sync),
-                    )
-                    model.zero_grad()
-                    step = engine.step(model, own)
-                    everyone = [None] * world
-                    dist.all_gather_object(everyone, (step.loss.item(), sorted(step.metrics.items())))
-                    assert all(seen == everyone[0] for seen in everyone), (name, case, everyone)
-                    results[str(dtype), how, sync, name, case] = (
-                        step.loss,
-                        step.metrics,
-                        step.coefficients,
-                        gradients(model),
-                    )
-    if rank == 0:
+                    for streamed in (False, True) if name in STREAMED else (False,):
+                        found = compute(model, build, paired, n_units, limit, sync, streamed)
+                        shown = f"{name}, streamed" if streamed else name
+                        results[str(dtype), how, sync, shown, case] = found
+    if dist.get_rank() == 0:
         torch.save(results, output)
     dist.destroy_process_group()
 
