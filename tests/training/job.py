@@ -1,6 +1,6 @@
-"""A small training run as a process of its own, for tests that kill it or start several ranks of it.
+"""Small training runs as a process of their own, for tests that kill it or start several ranks of it.
 
-Usage: python job.py '{"output_dir": ..., "cache": ..., "config": {...}, "die_at": 5, "resume": false}'
+Usage: python job.py '[{"output_dir": ..., "cache": ..., "config": {...}, "die_at": 5, "resume": false}, ...]'
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from random import Random
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
@@ -50,7 +53,7 @@ def rows(kind, n):
     return [{"prompt": text(6), "completion": " " + text(12), "label": i % 3 != 2} for i in range(n)]
 
 
-def main(job):
+def model(job):
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
         "hidden_size": 32,
@@ -58,26 +61,46 @@ def main(job):
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
     }
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=64, max_position_embeddings=64, initializer_range=0.2, pad_token_id=0, **sizes)
-    ).to(getattr(torch, job.get("dtype", "float32")))
+    config = LlamaConfig(
+        vocab_size=64, max_position_embeddings=64, initializer_range=0.2, pad_token_id=0, **sizes
+    )
+    return LlamaForCausalLM(config).to(getattr(torch, job.get("dtype", "float32")))
+
+
+def sharded():
+    """Settings of FSDP2 for two processes on the CPU."""
+    return {
+        "fsdp": True,
+        "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]},
+    }
+
+
+def run(job):
+    launched = "RANK" in os.environ
+    args = AlignmentConfig(
+        output_dir=job["output_dir"],
+        reference_cache_dir=job["cache"],
+        learning_rate=1e-3,
+        beta=0.1,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        **job["config"],
+        **(sharded() if job.get("fsdp") and launched else {}),
+    )
+    if job.get("fsdp") and launched:
+        # accelerate shards only processes that have a GPU each; told that these have, it shards them as well.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     trainer = AlignmentTrainer(
-        model,
-        args=AlignmentConfig(
-            output_dir=job["output_dir"],
-            reference_cache_dir=job["cache"],
-            learning_rate=1e-3,
-            beta=0.1,
-            use_cpu=True,
-            report_to="none",
-            disable_tqdm=True,
-            **job["config"],
-        ),
+        model(job),
+        args=args,
         train_dataset=rows(job.get("kind", "paired"), job.get("n", 40)),
         eval_dataset=rows(job.get("kind", "paired"), 11),
         processing_class=tokenizer(),
+        peft_config=LoraConfig(r=4, target_modules="all-linear") if job.get("lora") else None,
         callbacks=[DieAt(job["die_at"])] if job.get("die_at") else None,
     )
+    assert trainer.accelerator.is_fsdp2 == bool(job.get("fsdp") and launched)
     trainer.train(resume_from_checkpoint=bool(job.get("resume")))
     metrics = trainer.evaluate()
     trainer.save_model(job["output_dir"])
@@ -88,4 +111,5 @@ def main(job):
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    for job in json.loads(sys.argv[1]):
+        run(job)

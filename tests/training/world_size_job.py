@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from peft import LoraConfig, get_peft_model
@@ -21,6 +22,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaFo
 from distal.objectives import get_objective
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.ranks import GradientSync, without_sync
+from distal.training.stream import initial_statistics
 from distal.types import TokenRow
 
 OBJECTIVES = {
@@ -31,6 +33,8 @@ OBJECTIVES = {
     "ipo": (partial(get_objective, "ipo"), True),
     "kto": (partial(get_objective, "kto"), False),
 }
+STREAMED = {"aot", "aot_unpaired"}
+"""Objectives that also run with order statistics from running laws; then the second of two steps counts."""
 # 9 units make uneven shares, 3 leave a rank of 4 without any; a limit in tokens cuts every rank differently.
 CASES = {
     "9 units by 2": (9, MicroBatchLimit(units=2)),
@@ -74,6 +78,21 @@ def make_rows(n_units, paired, tie):
     return rows
 
 
+class Units(list[Any]):
+    """Units as the running laws see a training set."""
+
+    def __init__(self, rows, paired):
+        super().__init__(rows[:: 2 if paired else 1])
+        self.kind = "paired" if paired else "unpaired"
+        self.reference_scores = np.array([row.reference_score for row in rows])
+        self.labels = np.array([row.desirable for row in rows])
+
+
+def statistics(objective, rows, paired):
+    units: Any = Units(rows, paired)
+    return initial_statistics(objective, units, global_batch_size=9, half_life=2.0, capacity=100)
+
+
 def wrapped(model, how):
     if how == "ddp":
         return DistributedDataParallel(model)
@@ -111,14 +130,18 @@ def gradients(model):
     return {name: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for name, g in named.items()}
 
 
-def run_step(model, build, paired, n_units, limit, *, tie=True, **options):
+def run_step(model, build, paired, n_units, limit, *, tie=True, streamed=False, **options):
     """This rank's share of one step; loss and metrics must be equal on all ranks."""
     rank, world = dist.get_rank(), dist.get_world_size()
     width = 2 if paired else 1
     rows = make_rows(n_units, paired, tie)
     own = [row for unit in range(rank, n_units, world) for row in rows[unit * width :][:width]]
     kind = "paired" if paired else "unpaired"
-    engine = WholeBatchEngine(build(), kind, limit, world_size=world, **options)
+    objective = build()
+    laws = statistics(objective, rows, paired) if streamed else None
+    engine = WholeBatchEngine(objective, kind, limit, world_size=world, statistics=laws, **options)
+    if streamed:
+        engine.step(model, own)  # so that the laws hold something
     model.zero_grad()
     step = engine.step(model, own)
     everyone: list[Any] = [None] * world
@@ -140,9 +163,11 @@ def full_fine_tuning(dtype, results):
                     "sharded": how == "fsdp2",
                     "no_sync": partial(without_sync, sync=sync),
                 }
-                results[str(dtype), f"{how} {sync}", name, case] = run_step(
-                    model, build, paired, n_units, limit, **options
-                )
+                for streamed in (False, True) if name in STREAMED else (False,):
+                    shown = f"{name}, streamed" if streamed else name
+                    results[str(dtype), f"{how} {sync}", shown, case] = run_step(
+                        model, build, paired, n_units, limit, streamed=streamed, **options
+                    )
 
 
 def adapters(dtype, results):

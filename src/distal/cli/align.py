@@ -81,6 +81,15 @@ def run(
     from distal.workflow.alignment import align  # the trainer takes seconds to import: after the options
 
     align(options, console=Console())
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """Takes leave of the other processes; one that just ends makes the others' libraries complain."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def print_help(command_path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -52,4 +53,7 @@ def shared_options(
 
 def main() -> None:
     """Runs the command line; the console script `distal`."""
+    if os.environ.get("RANK", "0") != "0":
+        # Of several processes the first one shows what PyTorch warns of, before Python has a say in it.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()

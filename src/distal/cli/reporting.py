@@ -1,9 +1,15 @@
-"""How errors reach the user: one message on stderr and an exit code, without a traceback."""
+"""How errors reach the user: one message on stderr and an exit code, without a traceback.
+
+Several processes at one run mostly fail alike. Then the first one speaks; the launcher sees it end and ends the
+others, which wait for that with their own message. What gets through is what the first process cannot know.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Generator
@@ -19,6 +25,10 @@ __all__ = ["ReportingGroup", "reported"]
 
 EXIT_INTERRUPTED = 130
 EXIT_OPTIONS = 2
+EXIT_UNEXPECTED = 1
+
+PATIENCE = 10.0
+"""Seconds that a process waits for the launcher to end it before it speaks beside the first one."""
 
 
 class ReportingGroup(TyperGroup):
@@ -47,7 +57,8 @@ def reported(*, debug: bool) -> Generator[None]:
         _say(str(error), debug)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say(str(error) or "interrupted.", debug)
+        if _rank() == 0:
+            _say(str(error) or "interrupted.", debug)
         raise typer.Exit(EXIT_INTERRUPTED) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -56,6 +67,10 @@ def reported(*, debug: bool) -> Generator[None]:
         _say(f"no space left on the disk{place}; make room and start again.", debug)
         raise typer.Exit(OutputError.exit_code) from error
     except RuntimeError as error:
+        if _lost_contact(error):
+            time.sleep(2 * PATIENCE)  # whoever failed first has something better to say
+            _say(f"lost contact with the other processes of this run ({str(error).splitlines()[0]}).", debug)
+            raise typer.Exit(EXIT_UNEXPECTED) from error
         if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here would slow down --help
             raise
         _say(
@@ -67,9 +82,24 @@ def reported(*, debug: bool) -> Generator[None]:
         raise typer.Exit(EXIT_OPTIONS) from error
 
 
+def _rank() -> int:
+    """Which of several processes this is, as the launcher says; 0 for a process on its own."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _lost_contact(error: RuntimeError) -> bool:
+    """Whether a collective operation failed, which is mostly because another process has."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in names or "gloo" in str(error)
+
+
 def _say(message: str, debug: bool) -> None:
     """Prints a message to stderr, after the traceback if that is wanted."""
+    name = "Error: "
+    if _rank() > 0:
+        time.sleep(PATIENCE)
+        name = f"Error (process {_rank()} of {os.environ.get('WORLD_SIZE', '?')}, counted from 0): "
     if debug:
         traceback.print_exc()
     sys.stderr.flush()
-    typer.echo(typer.style("Error: ", fg="red", bold=True) + message, err=True)
+    typer.echo(typer.style(name, fg="red", bold=True) + message, err=True)

@@ -88,3 +88,21 @@ def from_first_rank(
     received = torch.from_numpy(np.ascontiguousarray(held.astype(like.dtype))).to(device)
     dist.broadcast(received, src=0)
     return received.cpu().numpy()
+
+
+def word_from_first_rank(word: str) -> str:
+    """What the first rank says, on every rank.
+
+    Example:
+        >>> word_from_first_rank("checkpoint-10")  # one rank
+        'checkpoint-10'
+    """
+    if not in_parallel():
+        return word
+    length = torch.tensor(len(word.encode()), device=collective_device())
+    dist.broadcast(length, src=0)
+    letters = torch.zeros(int(length.item()), dtype=torch.uint8, device=collective_device())
+    if dist.get_rank() == 0:
+        letters = torch.tensor(list(word.encode()), dtype=torch.uint8, device=collective_device())
+    dist.broadcast(letters, src=0)
+    return bytes(letters.tolist()).decode()

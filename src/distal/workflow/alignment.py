@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import SaveStrategy
+from transformers.utils.logging import disable_progress_bar
 
 from distal.data import TokenizedPreferences
 from distal.errors import ConfigError, DistalError, OutputError
@@ -20,6 +22,7 @@ from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report import certificate_table
 from distal.report.figures import plot_reward_quantiles
 from distal.scoring.loading import check_vocabulary, load_model
+from distal.scoring.sharing import word_from_first_rank
 from distal.training import AlignmentConfig, AlignmentTrainer
 from distal.workflow.environment import package_versions
 from distal.workflow.interrupt import InterruptGuard, RunInterrupted
@@ -81,6 +84,8 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
     main = options.training.process_index == 0
     if console is None or not main:
         console = Console(quiet=True)
+    if not main:
+        _be_quiet()
     resolved = resolved_yaml(options)  # before the trainer exists: it makes and drops a TrainingArguments
     folder = RunFolder(str(options.training.output_dir), main=main)
     with _disk_full_named(folder.path), folder.claim(resume=options.resume, overwrite=options.overwrite):
@@ -105,6 +110,12 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
         folder.finish(steps=result.steps, seconds=round(result.seconds, 1))
     _tell(result, console)
     return result
+
+
+def _be_quiet() -> None:
+    """Leaves progress bars and warnings to the first process, which shows the same ones."""
+    disable_progress_bar()
+    warnings.simplefilter("ignore")
 
 
 def _check_circumstances(options: AlignOptions) -> None:
@@ -209,16 +220,19 @@ def checkpoint_count(args: AlignmentConfig, steps_per_epoch: int) -> int:
 
 def _train(trainer: AlignmentTrainer, folder: RunFolder, options: AlignOptions, console: Console) -> float:
     """Trains, from the last checkpoint if one is to be resumed; returns the mean loss."""
-    checkpoint = folder.checkpoint if options.resume else None
+    checkpoint = None
     if options.resume:
+        # The first process has removed broken checkpoints; the others may still see them.
+        name = word_from_first_rank(folder.checkpoint.name if folder.checkpoint else "")
+        checkpoint = folder.path / name if name else None
         start = checkpoint.name if checkpoint else "the beginning (no checkpoint was complete)"
         console.print(f"Going on from {start}.", highlight=False)
-    guard = InterruptGuard(lambda line: console.print(line), active=options.training.world_size == 1)
+    guard = InterruptGuard(lambda line: console.print(line))
     trainer.add_callback(guard)
     with guard:
         output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         # Asked to stop in the very last step, there is nothing left to stop.
-        if guard.requested and trainer.state.global_step < trainer.state.max_steps:
+        if guard.stopping and trainer.state.global_step < trainer.state.max_steps:
             raise KeyboardInterrupt
     return float(output.training_loss) if output.global_step else math.nan
 

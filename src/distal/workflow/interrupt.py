@@ -10,9 +10,14 @@ from typing import Any, Self
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from distal.scoring import in_parallel
+from distal.training.ranks import most_over_ranks
+
 __all__ = ["InterruptGuard", "RunInterrupted"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A launcher of several processes ends them with SIGTERM when one has failed: then no step can be finished.
+_SIGNALS_IN_PARALLEL = (signal.SIGINT,)
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -22,23 +27,25 @@ class RunInterrupted(KeyboardInterrupt):
 class InterruptGuard(TrainerCallback):
     """While open, turns the first interrupt into "finish this step, save, stop".
 
-    Signal handlers belong to the main thread, so elsewhere (and under a launcher of several processes, where
-    `active` is false) interrupts keep their usual effect.
+    Several processes at one run stop after the same step, although the signal reaches them at different times.
+    Signal handlers belong to the main thread, so elsewhere interrupts keep their usual effect.
 
     Args:
         announce: called with one line when the interrupt arrives.
-        active: whether to handle signals at all.
     """
 
-    def __init__(self, announce: Callable[[str], None], *, active: bool = True) -> None:
-        self.requested = False
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.stopping = False
+        self._requested = False
         self._announce = announce
-        self._active = active and threading.current_thread() is threading.main_thread()
+        self._parallel = in_parallel()
+        self._active = threading.current_thread() is threading.main_thread()
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if self._active:
-            self._former = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            signals = _SIGNALS_IN_PARALLEL if self._parallel else _SIGNALS
+            self._former = {number: signal.signal(number, self._on_signal) for number in signals}
         return self
 
     def __exit__(
@@ -52,14 +59,14 @@ class InterruptGuard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Asks the Trainer to save and stop, once an interrupt has arrived."""
-        if self.requested:
+        if self._active and most_over_ranks(int(self._requested)):
+            self.stopping = True
             control.should_save = True
             control.should_training_stop = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._requested:
             raise KeyboardInterrupt
-        self.requested = True
-        self._announce(
-            "Stopping: finishing this step, then saving a checkpoint (press Ctrl-C again to stop at once)."
-        )
+        self._requested = True
+        hint = "torchrun allows 30 seconds for it" if self._parallel else "press Ctrl-C again to stop at once"
+        self._announce(f"Stopping: finishing this step, then saving a checkpoint ({hint}).")

@@ -220,7 +220,11 @@ def resolved_mapping(options: AlignOptions) -> dict[str, Any]:
         mapping |= {item.name: getattr(part, item.name) for item in dataclasses.fields(part)}
     mapping["eval_size"] = options.data.held_out
     training = options.training.to_dict()
-    default = AlignmentConfig(output_dir=options.training.output_dir).to_dict()
+    # Without use_cpu a config cannot be made by one of several processes on a machine without GPUs.
+    default = AlignmentConfig(
+        output_dir=options.training.output_dir, use_cpu=options.training.use_cpu
+    ).to_dict()
+    default["use_cpu"] = False
     own = [*OWN_FIELDS, *(name for name in _ALWAYS_WRITTEN if name in training)]
     changed = [name for name, value in training.items() if name not in own and value != default.get(name)]
     # Later versions of transformers mirror gradient_checkpointing under this name; earlier ones do not know it.
