@@ -63,7 +63,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kind):
     (unfinished / "model.safetensors").write_bytes(b"half a fi")
     resumed = start({**job, "output_dir": str(tmp_path / "cut"), "resume": True})
     assert resumed.returncode == 0, resumed.stderr
-    assert "checkpoint-7 was not written to its end" in resumed.stderr
+    assert "checkpoint-7 is skipped: it was not written to its end" in resumed.stderr
 
     (expected, _), (weights, _) = result(tmp_path / "whole"), result(tmp_path / "cut")
     assert expected.keys() == weights.keys()

@@ -183,6 +183,7 @@ def reference_scores(
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = "scoring the reference",
     warn: Callable[[str], None] = lambda message: None,
+    weights: str | None = None,
 ) -> np.ndarray:
     """Scores of a data set under the reference, from the cache on disk where they are already known.
 
@@ -194,6 +195,7 @@ def reference_scores(
         autocast_dtype: mixed precision; the same as the policy's, or step-0 rewards will not be zero.
         progress: what the progress bar says; None for silence.
         warn: called with a message when a damaged entry is thrown away and recomputed.
+        weights: the reference's fingerprint, where the caller knows it already (all weights are read for it).
 
     Returns:
         (n_rows,) nats, unit by unit.
@@ -204,7 +206,7 @@ def reference_scores(
     rows = cast(Any, dataset).fingerprint
     with reference.active() as model:
         key = cache.key(
-            weights=reference.fingerprint(),
+            weights=reference.fingerprint() if weights is None else weights,
             rows=rows,
             autocast=str(autocast_dtype),
             device=next(model.parameters()).device.type,

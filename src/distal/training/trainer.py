@@ -15,26 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from distal.data import OptimizerBatchSampler, TokenizedPreferences, collate_units, prepare_dataset
 from distal.errors import ConfigError
-from distal.scoring import choose_reference, reference_scores
-from distal.training.checkpoints import last_complete_checkpoint
+from distal.scoring import choose_reference, reference_scores, weights_fingerprint
 from distal.training.config import AlignmentConfig
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
-from distal.training.guards import check_initial_policy, refuse_non_finite_gradient
+from distal.training.guarding import GuardedTrainer
+from distal.training.guards import check_initial_policy
 from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.resumption import RunIdentity
 
 __all__ = ["AlignmentTrainer"]
 
 logger = logging.getLogger(__name__)
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(GuardedTrainer):
     """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
 
     Args:
@@ -98,6 +98,8 @@ class AlignmentTrainer(Trainer):
             frozen.to(args.device)
         self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
         self._engine: WholeBatchEngine | None = None
+        self._reference_weights: str | None = None
+        self.watch(self.objective, self._train_data)
 
     @property
     def _policy(self) -> nn.Module:
@@ -140,21 +142,24 @@ class AlignmentTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item per optimizer step: this rank's rows of the optimizer batch."""
-        dataset = self._train_data()
-        sampler = OptimizerBatchSampler(
-            dataset,
+        sampler = self._sampler()
+        sampler.set_epoch(self.first_epoch(len(sampler)))
+        # Rows are small: no pinning, and accelerate need not see a loader that already knows ranks and devices.
+        return _StepLoader(
+            cast(Any, self._train_data()),
+            batch_sampler=sampler,
+            collate_fn=collate_units,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def _sampler(self) -> OptimizerBatchSampler:
+        return OptimizerBatchSampler(
+            self._train_data(),
             self.args.global_batch_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
             rank=self.args.process_index,
             world_size=self.args.world_size,
             drop_last=self.args.dataloader_drop_last,
-        )
-        # Rows are small: no pinning, and accelerate need not see a loader that already knows ranks and devices.
-        return _StepLoader(
-            cast(Any, dataset),
-            batch_sampler=sampler,
-            collate_fn=collate_units,
-            num_workers=self.args.dataloader_num_workers,
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
@@ -178,14 +183,41 @@ class AlignmentTrainer(Trainer):
     def train(  # pyright: ignore[reportIncompatibleMethodOverride] - the rest is passed on
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
-        """Score the reference, check the start, then train; `True` resumes from the last usable checkpoint."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_complete_checkpoint(str(self.args.output_dir)))
+        """Score the reference, check the start, then train.
+
+        Args:
+            resume_from_checkpoint: a checkpoint, or True for the last usable one in `output_dir`.
+            kwargs: as in `Trainer.train`.
+
+        Raises:
+            OutputError: there is no usable checkpoint.
+            ConfigError: the checkpoint belongs to another run; the message lists what differs.
+        """
+        checkpoint = self.prepare_folder(resume_from_checkpoint)
+        if self._reference_weights is None and not self._train_data().has_reference_scores:
+            self._reference_weights = self.reference.fingerprint()
+        if checkpoint is not None:
+            self.refuse_other_run(self._run_identity(), checkpoint)  # before scores that may take hours
         self._score_references()
+        self.begin_run(self._run_identity(), checkpoint)
         if self.state.global_step == 0:
             self._check_start()
         self._reference_leaves()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        resumed = None if checkpoint is None else str(checkpoint)
+        return super().train(resume_from_checkpoint=resumed, **kwargs)
+
+    def _run_identity(self) -> RunIdentity:
+        """What this run is, so that its checkpoints are not mistaken for those of another."""
+        adapted = hasattr(self._policy, "peft_config") and not self.reference.derived_from_policy
+        return RunIdentity.of(
+            self.args,
+            self.objective,
+            self._policy,
+            self._train_data(),
+            reference_weights=self._reference_weights,
+            frozen_weights=weights_fingerprint(self._policy, with_adapters=False) if adapted else None,
+            steps=self.total_steps(len(self._sampler())),
+        )
 
     def _score_references(self) -> None:
         """Give every data set its reference scores, while the reference is still there to be asked."""
@@ -212,6 +244,7 @@ class AlignmentTrainer(Trainer):
                 autocast_dtype=self.args.autocast_dtype,
                 progress=None if self.args.disable_tqdm else f"reference scores ({name})",
                 warn=logger.warning,
+                weights=self._reference_weights,
             )
         return dataset.with_reference_scores(scores)
 
@@ -248,7 +281,7 @@ class AlignmentTrainer(Trainer):
         optimizer: Any = self.optimizer
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
-        output = self.engine.step(model, inputs)
+        output = self.guarded_step(model, inputs)
         for name, value in output.metrics.items():
             self._metrics.setdefault(name, []).append(value)
         return output.loss.to(self.args.device, torch.float32)
@@ -303,16 +336,6 @@ class AlignmentTrainer(Trainer):
         tokens = torch.tensor(sum(len(row.input_ids) for row in inputs), device=self.args.device)
         gathered: Any = self.accelerator.gather(tokens)
         self.state.num_input_tokens_seen += int(gathered.sum().item())
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save without the pickled arguments: a model folder should hold nothing that runs code when loaded."""
-        super()._save(output_dir, state_dict=state_dict)
-        Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        refuse_non_finite_gradient(norm, scaled=self.args.fp16)
-        return norm
 
 
 class _StepLoader(DataLoader[Any]):
