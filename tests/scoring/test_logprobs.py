@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 from distal.errors import ModelError
-from distal.scoring import pad_rows, score_rows, token_log_probs
+from distal.scoring import mean_token_entropy, pad_rows, score_rows, token_log_probs
 from distal.types import TokenRow
 
 SMALL: dict[str, Any] = {
@@ -214,3 +215,24 @@ def test_token_log_probs_do_not_lose_precision_in_bfloat16():
     targets = torch.arange(50)
     exact = logits.double().log_softmax(-1)[targets, targets]
     torch.testing.assert_close(token_log_probs(logits, targets).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_entropy_equals_the_definition(make_llama, make_rows):
+    """-sum p log p of the next token where a completion token is predicted, over all of them."""
+    model, rows = make_llama(dtype=torch.float64), make_rows(3)
+    expected = []
+    with torch.no_grad():
+        for row in rows:
+            p = model(torch.tensor([row.input_ids])).logits[0, row.prompt_length - 1 : -1].softmax(-1)
+            expected.append(-(p * p.log()).sum(-1))
+    assert mean_token_entropy(model, rows) == pytest.approx(torch.cat(expected).mean().item(), rel=1e-12)
+
+
+def test_entropy_of_a_uniform_and_of_a_certain_model(make_llama, make_rows):
+    model = make_llama()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        assert mean_token_entropy(model, make_rows(2)) == pytest.approx(math.log(64), rel=1e-6)
+        model.model.norm.weight.mul_(1e6)
+        model.lm_head.weight.copy_(make_llama().lm_head.weight)
+    assert mean_token_entropy(model, make_rows(2)) == pytest.approx(0, abs=1e-6)

@@ -77,6 +77,7 @@ def sharded():
 
 def run(job):
     launched = "RANK" in os.environ
+    extra: dict[str, Any] = sharded() if job.get("fsdp") and launched else {}
     args = AlignmentConfig(
         output_dir=job["output_dir"],
         reference_cache_dir=job["cache"],
@@ -86,7 +87,7 @@ def run(job):
         report_to="none",
         disable_tqdm=True,
         **job["config"],
-        **(sharded() if job.get("fsdp") and launched else {}),
+        **extra,
     )
     if job.get("fsdp") and launched:
         # accelerate shards only processes that have a GPU each; told that these have, it shards them as well.

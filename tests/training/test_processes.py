@@ -64,7 +64,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kind):
     (unfinished / "model.safetensors").write_bytes(b"half a fi")
     resumed = start({**job, "output_dir": str(tmp_path / "cut"), "resume": True})
     assert resumed.returncode == 0, resumed.stderr
-    assert "checkpoint-7 was not written to its end" in resumed.stderr
+    assert "checkpoint-7 is skipped: it was not written to its end" in resumed.stderr
 
     (expected, _), (weights, _) = result(tmp_path / "whole"), result(tmp_path / "cut")
     assert expected.keys() == weights.keys()
@@ -72,7 +72,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kind):
 
 
 # 9 units a step, so that ranks hold different counts; of 28 pairs a single one is left for the last step of an epoch.
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "aot": {"n": 28},
     "aot, LoRA": {"lora": True},
     "aot, evaluated on the way": {"config": {"eval_strategy": "steps", "eval_steps": 4}},
@@ -92,7 +92,7 @@ RUNS = {
 @pytest.mark.slow
 def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     """Data parallel over gloo, and FSDP2 as the Trainer sets it up through accelerate, in float64."""
-    shared = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6, "logging_steps": 1}
+    shared: dict[str, Any] = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6, "logging_steps": 1}
     shared["save_strategy"] = "no"
     jobs = {
         name: {"dtype": "float64", **run, "config": shared | run.get("config", {})}

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distal.errors import ConfigError, OutputError
-from distal.workflow.checkpoints import (
-    broken_checkpoints,
-    is_usable,
-    last_usable_checkpoint,
-    list_checkpoints,
-)
+from distal.training.checkpoints import RECORD_FILE, STAGING, list_checkpoints, write_record
+from distal.training.health import HEALTH_FILE
 from distal.workflow.run_folder import CONFIG_FILE, STATE_FILE, RunFolder, check_same_options
 
 
@@ -51,17 +46,14 @@ def snapshot(path: Path) -> dict[str, bytes]:
     return {str(entry.relative_to(path)): entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
 
 
-def make_checkpoint(path: Path, step: int, *, cut: int = 0, **missing: bool) -> Path:
-    """A checkpoint as the Trainer writes it, with what is named left out or cut short."""
+def make_checkpoint(path: Path, step: int) -> Path:
+    """A checkpoint as the trainer puts it in place."""
     folder = path / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    header = json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    weights = struct.pack("<Q", len(header)) + header + bytes(16)
-    (folder / "model.safetensors").write_bytes(weights[: len(weights) - cut])
-    if not missing.get("optimizer"):
-        (folder / "optimizer.pt").write_bytes(b"x")
-    if not missing.get("state"):
-        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    for name in ("model.safetensors", "optimizer.pt"):
+        (folder / name).write_bytes(b"content")
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    write_record(folder, {})
     return folder
 
 
@@ -123,6 +115,8 @@ def test_finished_run_is_refused_and_untouched(tmp_path: Path) -> None:
 def test_overwrite_removes_what_distal_wrote_only_when_the_new_run_begins(tmp_path: Path) -> None:
     finished_run(tmp_path)
     make_checkpoint(tmp_path, 3)
+    make_checkpoint(tmp_path / STAGING, 6)
+    (tmp_path / HEALTH_FILE).touch()
     (tmp_path / "runs").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     before = snapshot(tmp_path)
@@ -237,38 +231,35 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_last_usable_checkpoint_is_by_number_not_by_name(tmp_path: Path) -> None:
-    for step in (2, 10, 9):
-        make_checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-best").mkdir()
-    assert [path.name for path in list_checkpoints(tmp_path)] == [
-        "checkpoint-2",
-        "checkpoint-9",
-        "checkpoint-10",
-    ]
-    assert last_usable_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-
-
-@pytest.mark.parametrize(
-    "damage", [{"state": True}, {"optimizer": True}, {"cut": 1}, {"cut": 16}, {"cut": 60}]
-)
-def test_broken_checkpoints_are_passed_over_and_removed_when_the_run_goes_on(
-    tmp_path: Path, damage: dict[str, Any]
+def test_damaged_checkpoints_are_passed_over_and_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         broken_off(tmp_path, KeyboardInterrupt())
-    good, bad = make_checkpoint(tmp_path, 4), make_checkpoint(tmp_path, 6, **damage)
-    assert is_usable(good)
-    assert last_usable_checkpoint(tmp_path) == good
-    assert broken_checkpoints(tmp_path) == [bad]
+    good, bad = make_checkpoint(tmp_path, 4), make_checkpoint(tmp_path, 6)
+    (bad / "optimizer.pt").write_bytes(b"cont")
     with RunFolder(tmp_path).claim(resume=True) as folder:
         begin(folder, keep=True)
-        assert list_checkpoints(tmp_path) == [good]
+        assert folder.checkpoint == good
+    assert "checkpoint-6 is skipped: it is damaged: optimizer.pt has 4 of 7 bytes" in caplog.text
+    assert list_checkpoints(tmp_path) == [good, bad]
+
+
+def test_a_whole_checkpoint_that_a_kill_kept_from_its_place_is_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(tmp_path, KeyboardInterrupt())
+    make_checkpoint(tmp_path, 4)
+    make_checkpoint(tmp_path / STAGING, 6)
+    (make_checkpoint(tmp_path / STAGING, 8) / RECORD_FILE).unlink()
+    with RunFolder(tmp_path).claim(resume=True) as folder:
+        begin(folder, keep=True)
+        assert folder.checkpoint == tmp_path / "checkpoint-6"
+    assert not (tmp_path / STAGING).exists()
 
 
 def test_no_checkpoints(tmp_path: Path) -> None:
-    assert last_usable_checkpoint(tmp_path) is None
-    assert last_usable_checkpoint(tmp_path / "nowhere") is None
+    assert RunFolder(tmp_path).checkpoint is None
+    assert RunFolder(tmp_path / "nowhere").checkpoint is None
 
 
 def test_differences_are_listed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from distal.scoring.cache import ScoreCache, default_cache_dir
 from distal.scoring.dataset import DatasetRows, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
 from distal.scoring.layouts import PaddedBatch, pad_rows
-from distal.scoring.logprobs import score_rows, token_log_probs
+from distal.scoring.logprobs import mean_token_entropy, score_rows, token_log_probs, unwrap
 from distal.scoring.precision import compute_dtype, score_noise
 from distal.scoring.reference import (
     AdapterOff,
@@ -37,6 +37,7 @@ __all__ = [
     "cut_by_tokens",
     "default_cache_dir",
     "in_parallel",
+    "mean_token_entropy",
     "pad_rows",
     "rank_and_world",
     "reference_scores",
@@ -45,5 +46,6 @@ __all__ = [
     "score_row_list",
     "score_rows",
     "token_log_probs",
+    "unwrap",
     "weights_fingerprint",
 ]

@@ -21,7 +21,10 @@ from distal.errors import ModelError
 from distal.scoring.layouts import PaddedBatch, pad_rows
 from distal.types import TokenRow
 
-__all__ = ["score_rows", "token_log_probs"]
+__all__ = ["mean_token_entropy", "score_rows", "token_log_probs", "unwrap"]
+
+_ENTROPY_POSITIONS = 256
+"""Positions whose log-probabilities over the whole vocabulary are held at a time."""
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -53,6 +56,35 @@ def score_rows(model: nn.Module, rows: Sequence[TokenRow]) -> Tensor:
         ModelError: the model has no language-model head through which its logits pass.
     """
     batch = pad_rows(rows, device=_device(model))
+    return batch.sum_by_row(token_log_probs(_completion_logits(model, batch), batch.targets))
+
+
+@torch.no_grad()
+def mean_token_entropy(model: nn.Module, rows: Sequence[TokenRow]) -> float:
+    """Mean entropy of the model's next token, `-sum_w p(w) log p(w)`, at the completion positions of all rows.
+
+    The contexts are those of the rows, not of the model's own generations. Rows pass through one by one: this is
+    for a few of them.
+
+    Args:
+        model: a causal language model, possibly wrapped.
+        rows: at least one.
+
+    Returns:
+        Nats per token; at most the logarithm of the vocabulary's size.
+    """
+    total, count = 0.0, 0
+    for row in rows:
+        logits = _completion_logits(model, pad_rows([row], device=_device(model)))
+        for part in logits.split(_ENTROPY_POSITIONS):
+            probabilities = (part if part.dtype == torch.float64 else part.float()).softmax(dim=-1)
+            total += float(torch.special.entr(probabilities).sum())
+        count += logits.shape[0]
+    return total / count
+
+
+def _completion_logits(model: nn.Module, batch: PaddedBatch) -> Tensor:
+    """(N, vocabulary) logits at the positions that predict a completion token."""
     with _head_reads_only(batch.prediction_mask, _head(model)):
         output = model(input_ids=batch.input_ids, attention_mask=_mask(batch), use_cache=False)
     logits = cast(Tensor, output.logits)
@@ -62,7 +94,7 @@ def score_rows(model: nn.Module, rows: Sequence[TokenRow]) -> Tensor:
             f"({batch.targets.shape[0]}, vocabulary) was expected: its logits do not pass through "
             "get_output_embeddings(). Such architectures cannot be scored yet."
         )
-    return batch.sum_by_row(token_log_probs(logits, batch.targets))
+    return logits
 
 
 def unwrap(model: nn.Module) -> nn.Module:

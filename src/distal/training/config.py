@@ -16,7 +16,9 @@ from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
 from distal.objectives.streaming import check_streamable
 from distal.training.engine import MicroBatchLimit, Strategy
+from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
+from distal.training.suggestions import nearest
 
 __all__ = ["AlignmentConfig"]
 
@@ -40,6 +42,10 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "batch_eval_metrics": (False, "the evaluation set is evaluated whole"),
     "use_liger_kernel": (False, "it replaces the head through which scores are computed"),
     "prediction_loss_only": (False, "evaluation needs no predictions"),
+    "ignore_data_skip": (
+        False,
+        "a resumed run goes on with the rows that are left; finding them costs no time here",
+    ),
     "train_sampling_strategy": (
         "random",
         "Distal orders optimizer batches itself, the same on any number of devices",
@@ -174,6 +180,9 @@ class AlignmentConfig(TrainingArguments):
     check_initial_policy: bool = _option(
         True, "Before training, check that policy and reference score alike (rewards 0, logistic loss log 2)."
     )
+    health: bool | dict[str, Any] = _option(
+        True, "Guards that watch the run, into health.jsonl: on, off, or a mapping of their thresholds."
+    )
 
     # Other defaults than the parent's: one pass over the data and a step size that suits preference training.
     learning_rate: float = _option(1e-6, "Peak learning rate of the optimizer.")
@@ -234,6 +243,11 @@ class AlignmentConfig(TrainingArguments):
         """Type of mixed precision, for policy and reference alike; None without."""
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
+    @property
+    def health_thresholds(self) -> HealthThresholds | None:
+        """Thresholds of the guards; None where they are off."""
+        return HealthThresholds.from_option(self.health)
+
     def _refuse_unused(self) -> None:
         for name, (allowed, remedy) in _REFUSED.items():
             value = getattr(self, name, allowed)
@@ -282,6 +296,7 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
+        self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())
 
@@ -339,15 +354,6 @@ class AlignmentConfig(TrainingArguments):
     def unit_gradient_dtype(self) -> torch.dtype | None:
         """`deferred_dtype` as torch knows it."""
         return None if self.deferred_dtype is None else _DEFERRED_DTYPES[self.deferred_dtype]
-
-
-def nearest(word: object, known: tuple[str, ...]) -> str:
-    """`; did you mean ...?` and the choices, to end an error message with."""
-    import difflib
-
-    close = difflib.get_close_matches(str(word), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"{hint} Choices: {', '.join(known)}"
 
 
 OWN_FIELDS = tuple(f.name for f in fields(AlignmentConfig) if f.name in AlignmentConfig.__annotations__)

@@ -15,22 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from distal.data import OptimizerBatchSampler, TokenizedPreferences, collate_units, prepare_dataset
 from distal.errors import ConfigError
-from distal.scoring import AdapterSnapshot, FrozenModel, choose_reference, reference_scores
-from distal.training.checkpoints import last_complete_checkpoint
+from distal.scoring import (
+    AdapterSnapshot,
+    FrozenModel,
+    choose_reference,
+    reference_scores,
+    weights_fingerprint,
+)
 from distal.training.config import AlignmentConfig
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
 from distal.training.exchange import GradientExchange, gradient_exchange
-from distal.training.guards import check_initial_policy, refuse_non_finite_gradient
+from distal.training.guarding import GuardedTrainer
+from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
 from distal.training.loading import LateRows, StepLoader
 from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
 
 __all__ = ["AlignmentTrainer"]
@@ -38,7 +44,7 @@ __all__ = ["AlignmentTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(GuardedTrainer):
     """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
 
     Args:
@@ -107,6 +113,10 @@ class AlignmentTrainer(Trainer):
         self._exchange: GradientExchange | None = None
         self._started = False
         self._statistics: OrderStatistics | None = None
+        self._reference_weights: str | None = None
+        self._checkpoint: Path | None = None
+        self._identity: RunIdentity | None = None
+        self.watch(self.objective, self._train_data)
 
     @property
     def _policy(self) -> nn.Module:
@@ -149,22 +159,25 @@ class AlignmentTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item per optimizer step: this rank's rows of the optimizer batch."""
-        dataset = self._train_data()
-        sampler = OptimizerBatchSampler(
-            dataset,
-            self.args.global_batch_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            rank=self.args.process_index,
-            world_size=self.args.world_size,
-            drop_last=self.args.dataloader_drop_last,
-        )
-        rows: Any = LateRows(self._train_data) if prepared_later(self.accelerator) else dataset
+        sampler = self._sampler()
+        sampler.set_epoch(self.first_epoch(len(sampler)))
+        rows: Any = LateRows(self._train_data) if prepared_later(self.accelerator) else self._train_data()
         # Rows are small: no pinning, and accelerate need not see a loader that already knows ranks and devices.
         return StepLoader(
             rows,
             batch_sampler=sampler,
             collate_fn=collate_units,
             num_workers=self.args.dataloader_num_workers,
+        )
+
+    def _sampler(self) -> OptimizerBatchSampler:
+        return OptimizerBatchSampler(
+            self._train_data(),
+            self.args.global_batch_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            drop_last=self.args.dataloader_drop_last,
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
@@ -188,16 +201,28 @@ class AlignmentTrainer(Trainer):
     def train(  # pyright: ignore[reportIncompatibleMethodOverride] - the rest is passed on
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
-        """Score the reference, check the start, then train; `True` resumes from the last usable checkpoint."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_complete_checkpoint(str(self.args.output_dir)))
+        """Score the reference, check the start, then train.
+
+        Args:
+            resume_from_checkpoint: a checkpoint, or True for the last usable one in `output_dir`.
+            kwargs: as in `Trainer.train`.
+
+        Raises:
+            OutputError: there is no usable checkpoint.
+            ConfigError: the checkpoint belongs to another run; the message lists what differs.
+        """
+        self._checkpoint = self.prepare_folder(resume_from_checkpoint)
+        if self._reference_weights is None and not self._train_data().has_reference_scores:
+            self._reference_weights = self.reference.fingerprint()  # while the weights are whole
+        self._identity = self._run_identity()
+        if self._checkpoint is not None:
+            self.refuse_other_run(self._identity, self._checkpoint)  # before scores that may take hours
         self._engine = self._exchange = None  # accelerate prepares the model anew
         self._started = False
-        if prepared_later(self.accelerator):
-            self.reference.fingerprint()  # while the weights are whole; `create_scheduler` goes on
-        else:
-            self._start()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        if not prepared_later(self.accelerator):
+            self._start()  # otherwise `create_scheduler` does, when the weights are shared out
+        resumed = None if self._checkpoint is None else str(self._checkpoint)
+        return super().train(resume_from_checkpoint=resumed, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer calls this when the model is on its devices, and before it loads a checkpoint."""
@@ -217,9 +242,23 @@ class AlignmentTrainer(Trainer):
         """What needs the policy as it is before the first step."""
         self._started = True
         self._score_references()
+        self.begin_run(self._identity or self._run_identity(), self._checkpoint)
         if self.state.global_step == 0:
             self._check_start()
         self._reference_leaves()
+
+    def _run_identity(self) -> RunIdentity:
+        """What this run is, so that its checkpoints are not mistaken for those of another."""
+        adapted = hasattr(self._policy, "peft_config") and not self.reference.derived_from_policy
+        return RunIdentity.of(
+            self.args,
+            self.objective,
+            self._policy,
+            self._train_data(),
+            reference_weights=self._reference_weights,
+            frozen_weights=weights_fingerprint(self._policy, with_adapters=False) if adapted else None,
+            steps=self.total_steps(len(self._sampler())),
+        )
 
     def _score_references(self) -> None:
         """Give every data set its reference scores, while the reference is still there to be asked."""
@@ -306,7 +345,7 @@ class AlignmentTrainer(Trainer):
         optimizer: Any = self.optimizer
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
-        output = self.engine.step(model, inputs)
+        output = self.guarded_step(model, inputs)
         self._launched.finish()
         for name, value in output.metrics.items():
             self._metrics.setdefault(name, []).append(value)
@@ -363,11 +402,6 @@ class AlignmentTrainer(Trainer):
         gathered: Any = self.accelerator.gather(tokens)
         self.state.num_input_tokens_seen += int(gathered.sum().item())
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save without the pickled arguments: a model folder should hold nothing that runs code when loaded."""
-        super()._save(output_dir, state_dict=state_dict)
-        Path(output_dir or str(self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.order_statistics is not None and self.args.should_save:
@@ -377,8 +411,3 @@ class AlignmentTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.order_statistics is not None and checkpoint is not None:
             self.order_statistics.load(checkpoint)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        refuse_non_finite_gradient(norm, scaled=self.args.fp16)
-        return norm

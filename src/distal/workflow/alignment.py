@@ -23,7 +23,8 @@ from distal.report import certificate_table
 from distal.report.figures import plot_reward_quantiles
 from distal.scoring.loading import check_vocabulary, load_model
 from distal.scoring.sharing import word_from_first_rank
-from distal.training import AlignmentConfig, AlignmentTrainer
+from distal.training import AlignmentConfig, AlignmentTrainer, HealthSummary, health_summary
+from distal.training.health import HEALTH_FILE
 from distal.workflow.environment import package_versions
 from distal.workflow.interrupt import InterruptGuard, RunInterrupted
 from distal.workflow.model_card import CardFacts, model_card
@@ -51,6 +52,7 @@ class AlignResult:
         n_train: units trained on.
         n_eval: units held out.
         seconds: wall-clock time of this process, loading included.
+        health: what the guards found; None where they were off.
     """
 
     output_dir: Path
@@ -60,6 +62,7 @@ class AlignResult:
     n_train: int
     n_eval: int
     seconds: float
+    health: HealthSummary | None = None
 
 
 def align(options: AlignOptions, *, console: Console | None = None) -> AlignResult:
@@ -106,6 +109,7 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
             n_train=len(_units(trainer.train_dataset)),
             n_eval=len(_units(trainer.eval_dataset)),
             seconds=time.monotonic() - start,
+            health=_health(options, folder),
         )
         folder.finish(steps=result.steps, seconds=round(result.seconds, 1))
     _tell(result, console)
@@ -287,6 +291,12 @@ def _publish(
     return certificate
 
 
+def _health(options: AlignOptions, folder: RunFolder) -> HealthSummary | None:
+    """What the guards found, if they were on."""
+    thresholds = options.training.health_thresholds
+    return None if thresholds is None else health_summary(folder.path / HEALTH_FILE, thresholds)
+
+
 def _units(dataset: object) -> TokenizedPreferences:
     """The trainer's data set, which is one here: `prepared_data` made it."""
     assert isinstance(dataset, TokenizedPreferences)
@@ -321,5 +331,7 @@ def _closing_lines(result: AlignResult) -> Iterable[str]:
     loss = "" if math.isnan(result.loss) else f", mean loss {result.loss:.4f}"
     took = f"{result.steps} steps on {result.n_train} units in {result.seconds:.0f} s"
     yield f"{took}{loss}; {result.n_eval} units held out."
+    if result.health is not None:
+        yield from result.health.lines()
     yield f"Model, tokenizer and model card: {result.output_dir}"
     yield f"Certificate: {result.output_dir / CERTIFICATE_FILE}   Figure: {result.output_dir / FIGURE_FILE}"

@@ -62,7 +62,7 @@ _NOT_THE_RUN = frozenset(
             "dataloader_num_workers",
             "reference_cache_dir",
         ),
-        *("gradient_checkpointing", "activation_checkpointing", "dataloader_prefetch_factor"),
+        *("gradient_checkpointing", "activation_checkpointing", "dataloader_prefetch_factor", "health"),
     }
 )
 """Options of memory, speed or logs, not of what is learnt: they may differ when a run is resumed."""

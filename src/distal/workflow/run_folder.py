@@ -15,7 +15,8 @@ from typing import Any, Literal, Self
 
 from distal.errors import ConfigError, OutputError
 from distal.evaluation.files import write_atomically
-from distal.workflow.checkpoints import broken_checkpoints, last_usable_checkpoint
+from distal.training.checkpoints import STAGING, last_usable_checkpoint, promote_staged
+from distal.training.health import HEALTH_FILE
 from distal.workflow.lock import FolderLock
 from distal.workflow.storage import is_disk_full
 
@@ -33,6 +34,8 @@ _OWN_PATTERNS = (
     STATE_FILE,
     CONFIG_FILE,
     PARTIAL,
+    STAGING,
+    HEALTH_FILE,
     f".{STATE_FILE}.*",
     f".{CONFIG_FILE}.*",
     "checkpoint-*",
@@ -101,12 +104,10 @@ class RunFolder:
         if not self.main:
             return
         resumed = [*self._record.get("resumed", []), _now()] if keep else []
-        if not keep:
+        if keep:
+            promote_staged(self.path)
+        else:
             self._remove_own()
-        for checkpoint in broken_checkpoints(
-            self.path
-        ):  # rotation would otherwise prefer them to newer good ones
-            shutil.rmtree(checkpoint, ignore_errors=True)
         shutil.rmtree(self.path / PARTIAL, ignore_errors=True)
         started = self._record.get("started") if keep else None
         files = self._record.get("files", []) if keep else []
@@ -140,7 +141,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The last checkpoint that is complete, None where there is none."""
+        """The last checkpoint that training can go on from, None where there is none."""
         return last_usable_checkpoint(self.path)
 
     @contextmanager
