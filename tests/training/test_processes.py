@@ -72,7 +72,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kind):
 
 
 # 9 units a step, so that ranks hold different counts; of 28 pairs a single one is left for the last step of an epoch.
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "aot": {"n": 28},
     "aot, LoRA": {"lora": True},
     "aot, evaluated on the way": {"config": {"eval_strategy": "steps", "eval_steps": 4}},
@@ -92,8 +92,8 @@ RUNS = {
 @pytest.mark.slow
 def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     """Data parallel over gloo, and FSDP2 as the Trainer sets it up through accelerate, in float64."""
-    shared = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6, "logging_steps": 1}
-    shared["save_strategy"] = "no"
+    shared: dict[str, Any] = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6}
+    shared |= {"logging_steps": 1, "save_strategy": "no"}
     jobs = {
         name: {"dtype": "float64", **run, "config": shared | run.get("config", {})}
         for name, run in RUNS.items()
