@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +153,35 @@ def test_a_model_cannot_be_its_own_reference(make_llama):
     other = make_llama()
     assert isinstance(choose_reference(model, other, new_adapter=False), FrozenModel)
     assert not any(p.requires_grad for p in other.parameters())
+
+
+def test_partitioned_weights_are_gathered_for_their_fingerprint(make_llama, monkeypatch):
+    """DeepSpeed's ZeRO stage 3, played by a stand-in: a weight is empty except while it is gathered."""
+    expected = weights_fingerprint(make_llama())
+    model = make_llama()
+    held = {}
+    for number, parameter in enumerate(model.parameters()):
+        parameter.ds_id = number
+        held[number] = parameter.data
+        parameter.data = torch.empty(0)
+
+    @contextmanager
+    def gathered(parameters):
+        for parameter in parameters:
+            parameter.data = held[parameter.ds_id]
+        yield
+        for parameter in parameters:
+            parameter.data = torch.empty(0)
+
+    stand_in = SimpleNamespace(zero=SimpleNamespace(GatheredParameters=gathered))
+    monkeypatch.setitem(sys.modules, "deepspeed", stand_in)
+    assert weights_fingerprint(model) == expected
+
+
+def test_a_fingerprint_is_taken_once(make_llama):
+    """Weights that are moved or sharded later must not be asked again."""
+    reference = InitialPolicy(make_llama())
+    before = reference.fingerprint()
+    with torch.no_grad():
+        reference.policy.model.norm.weight.zero_()  # pyright: ignore
+    assert reference.fingerprint() == before

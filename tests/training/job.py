@@ -67,7 +67,7 @@ def model(job):
     return LlamaForCausalLM(config).to(getattr(torch, job.get("dtype", "float32")))
 
 
-def sharded():
+def sharded() -> dict[str, Any]:
     """Settings of FSDP2 for two processes on the CPU."""
     return {
         "fsdp": True,
@@ -77,7 +77,7 @@ def sharded():
 
 def run(job):
     launched = "RANK" in os.environ
-    extra: dict[str, Any] = sharded() if job.get("fsdp") and launched else {}
+    settings: dict[str, Any] = {**job["config"], **(sharded() if job.get("fsdp") and launched else {})}
     args = AlignmentConfig(
         output_dir=job["output_dir"],
         reference_cache_dir=job["cache"],
@@ -86,8 +86,7 @@ def run(job):
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
-        **job["config"],
-        **extra,
+        **settings,
     )
     if job.get("fsdp") and launched:
         # accelerate shards only processes that have a GPU each; told that these have, it shards them as well.

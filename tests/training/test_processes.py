@@ -92,8 +92,8 @@ RUNS: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     """Data parallel over gloo, and FSDP2 as the Trainer sets it up through accelerate, in float64."""
-    shared: dict[str, Any] = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6, "logging_steps": 1}
-    shared["save_strategy"] = "no"
+    shared: dict[str, Any] = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6}
+    shared |= {"logging_steps": 1, "save_strategy": "no"}
     jobs = {
         name: {"dtype": "float64", **run, "config": shared | run.get("config", {})}
         for name, run in RUNS.items()

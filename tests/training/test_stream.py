@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from distal.errors import ConfigError, NonFiniteError, OutputError
 from distal.objectives import get_objective
 from distal.scoring import score_rows
-from distal.training import MicroBatchLimit
+from distal.training import AlignmentConfig, AlignmentTrainer, MicroBatchLimit
 from distal.training.batch import local_batch
 from distal.training.strategies.base import Setting, Step
 from distal.training.strategies.streamed import Streamed
-from distal.training.stream import STREAM_FILE, OrderStatistics, RunningLaw
-from distal.transport.laws import weighted_law
+from distal.training.stream import STREAM_FILE, OrderStatistics, RunningLaw, initial_statistics
+from distal.transport.laws import WeightedLaw, weighted_law
+from distal.types import DataKind
 
 
 def running(atoms, **options):
@@ -127,3 +129,136 @@ def test_a_score_that_is_not_finite_leaves_the_laws_alone(make_llama, make_rows)
 def test_an_objective_that_needs_its_batch_is_refused():
     with pytest.raises(ConfigError, match="order_statistics: stream"):
         OrderStatistics(get_objective("aot", sort="soft"), running([0.0]), weighted_law(torch.zeros(1)))
+
+
+class Units(list[Any]):
+    """A training set as the running laws see it."""
+
+    kind: DataKind = "paired"
+    reference_scores: Any = np.array([-3.0, -5.0, -4.0, -4.0, -1.0, -2.0])
+    labels: Any = None
+
+
+def begin(name, units, **options):
+    given: dict[str, Any] = {"global_batch_size": 8, "half_life": 2.0, "capacity": 50} | options
+    return initial_statistics(get_objective(name), units, **given)
+
+
+def test_margins_begin_as_those_of_the_reference_over_the_whole_data_set():
+    found = begin("aot", Units(range(3)))
+    assert isinstance(found.v, WeightedLaw)
+    assert found.v.values.tolist() == [0.0, 1.0, 2.0]
+    assert found.u.initial.tolist() == [2.0, 0.0, 1.0]
+    assert found.u.per_step == 8
+
+
+def test_rewards_begin_at_zero_and_each_label_counts_by_its_share():
+    pairs = begin("aot_unpaired", Units(range(3)))
+    assert isinstance(pairs.v, RunningLaw)
+    assert (pairs.u.per_step, pairs.v.per_step) == (8, 8)
+    samples = Units(range(6))
+    samples.kind, samples.labels = "unpaired", np.array([True, False, False, False])
+    found = begin("aot_unpaired", samples)
+    assert isinstance(found.v, RunningLaw)
+    assert (found.u.per_step, found.v.per_step) == (2, 6)
+    assert found.u.initial.tolist() == found.v.initial.tolist() == [0.0]
+
+
+def test_reference_scores_must_be_known():
+    units = Units(range(3))
+    units.reference_scores = None
+    with pytest.raises(ValueError, match="not known yet"):
+        begin("aot", units)
+
+
+# ------------------------------------------------------------------------------------------ through the Trainer
+
+
+@pytest.fixture
+def trainer(tmp_path, make_llama, make_pairs, make_samples, word_tokenizer):
+    def make(out="run", kind="paired", **options):
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path / out),
+            "reference_cache_dir": str(tmp_path / "cache"),
+            "order_statistics": "stream",
+            "objective": "aot" if kind == "paired" else "aot_unpaired",
+            "global_batch_size": 6,
+            "micro_batch_size": 2,
+            "learning_rate": 1e-3,
+            "beta": 0.1,
+            "max_steps": 6,
+            "save_strategy": "steps",
+            "save_steps": 3,
+            "logging_steps": 1,
+            "use_cpu": True,
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        return AlignmentTrainer(
+            make_llama(dtype=torch.float64),
+            args=AlignmentConfig(**(settings | options)),
+            train_dataset=make_pairs(20) if kind == "paired" else make_samples(20),
+            processing_class=word_tokenizer,
+        )
+
+    return make
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["paired", "unpaired"])
+def test_a_resumed_run_has_the_laws_of_one_that_was_not_interrupted(trainer, tmp_path, kind):
+    whole = trainer(kind=kind)
+    whole.train()
+    (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").unlink()  # as if killed before it was complete
+    resumed = trainer(kind=kind)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6
+    one, two = weights(whole), weights(resumed)
+    assert all(torch.equal(one[name], two[name]) for name in one), "not bitwise equal"
+    for law_one, law_two in zip(whole.order_statistics.laws, resumed.order_statistics.laws, strict=True):
+        assert torch.equal(law_one.values, law_two.values)
+    # Without the laws of its past it is another run.
+    forgetful = trainer(kind=kind)
+    (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").unlink()
+    (tmp_path / "run" / "checkpoint-3" / STREAM_FILE).unlink()
+    with pytest.raises(OutputError, match="running laws"):
+        forgetful.train(resume_from_checkpoint=True)
+
+
+def test_the_log_tells_the_loss_of_the_batch_too(trainer):
+    """Before the first step all gaps of the batch are zero: log 2. The laws see each sample besides themselves."""
+    run = trainer(max_steps=1)
+    run.train()
+    first = run.state.log_history[0]
+    assert first["stream/batch_loss"] == pytest.approx(np.log(2), abs=1e-12)
+    assert first["loss"] == pytest.approx(np.log(2), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order_statistics": "steam"}, "did you mean 'stream'"),
+        ({"order_statistics": "batch", "stream_half_life": 3.0}, "stream_half_life has no effect without"),
+        ({"order_statistics": "batch", "stream_capacity": 10}, "stream_capacity has no effect without"),
+        ({"strategy": "recompute"}, "strategy: recompute has no effect with order_statistics: stream"),
+        ({"objective": "dpo"}, "order_statistics: stream: objective 'dpo'"),
+        ({"sort": "soft"}, "order_statistics: stream: sort='soft'"),
+        ({"sort_group": 4}, "order_statistics: stream: sort_group=4"),
+        ({"stream_half_life": 0.0}, "stream_half_life: expected a positive number"),
+        ({"stream_half_life": float("inf")}, "stream_half_life: expected a positive number"),
+        ({"stream_capacity": 0}, "stream_capacity: expected a whole number of at least 1"),
+    ],
+)
+def test_options_that_have_no_meaning_are_refused(trainer, options, message):
+    with pytest.raises(ConfigError, match=message):
+        trainer(**options)
+
+
+def test_defaults_are_written_out(trainer):
+    args = trainer().args
+    assert args.stream_half_life > 0
+    assert args.stream_capacity > 0
+    assert trainer(order_statistics="batch").args.stream_half_life is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ _WRAPPER_NAMES = ("base_model.model.", "base_layer.", "original_module.")
 
 def weights_fingerprint(model: nn.Module, *, with_adapters: bool = True) -> str:
     """SHA-256 over names, types, shapes and bytes of all weights, and over the model's configuration.
+
+    Where weights are partitioned (ZeRO stage 3) every rank must call this.
 
     Args:
         model: any model, wrapped or not.
@@ -38,10 +42,26 @@ def weights_fingerprint(model: nn.Module, *, with_adapters: bool = True) -> str:
         if name not in adapters
     }
     for name in sorted(entries):
-        tensor = entries[name].detach()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(_bytes(tensor))
+        with _whole(entries[name]) as whole:
+            tensor = whole.detach()
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+@contextmanager
+def _whole(tensor: Tensor) -> Generator[Tensor]:
+    """A weight as it is, or gathered from the ranks where DeepSpeed has partitioned it (ZeRO stage 3).
+
+    Partitioned weights hold no numbers, so that any two models of one shape would seem to be the same.
+    """
+    if not hasattr(tensor, "ds_id"):
+        yield tensor
+        return
+    import deepspeed  # pyright: ignore[reportMissingImports] - its weights are here, so it is installed
+
+    with deepspeed.zero.GatheredParameters([tensor]):
+        yield tensor
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

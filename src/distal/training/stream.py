@@ -199,7 +199,7 @@ class OrderStatistics:
         # Unpaired, each side's mean estimates the same transport cost: the loss is their mean, while the gradient
         # is the sum of both, as each side moves samples of its own.
         loss = total.detach() / (2 if counts[1] else 1)
-        return ObjectiveOutput(loss, {"stream/loss": loss}), gradient
+        return ObjectiveOutput(loss, {}), gradient
 
     def update(self, batch: ScoredBatch) -> None:
         """Take in a whole batch, gathered in its fixed order."""

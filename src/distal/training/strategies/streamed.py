@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distal.objectives import ObjectiveOutput
 from distal.training.batch import local_batch, without_non_finite
 from distal.training.strategies.base import Step, StepResult
 from distal.training.stream import OrderStatistics
@@ -35,6 +36,8 @@ class Streamed:
                 step.backpropagate(live, coefficients)
         batch = step.gather(scores)
         output, coefficients = self.statistics.evaluate(batch, counts)
+        exact = step.setting.objective(batch.sequence_scores()).loss
+        output = ObjectiveOutput(output.loss, {"stream/batch_loss": exact})
         if bool(torch.isfinite(output.loss)):
             self.statistics.update(batch)
         return StepResult(batch, output, coefficients)
