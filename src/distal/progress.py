@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["track"]
+__all__ = ["follow", "track"]
 
 T = TypeVar("T")
 
@@ -23,7 +24,34 @@ def track(items: Sequence[T], description: str | None, weights: Sequence[float] 
         >>> list(track([1, 2], None))
         [1, 2]
     """
-    if description is None or not items:
+    steps = weights if weights is not None else [1.0] * len(items)
+    pairs = zip(items, steps, strict=True)
+    shown = description if items else None
+    return (item for item, _ in follow(pairs, shown, total=sum(steps), work=lambda pair: pair[1]))
+
+
+def follow(
+    items: Iterable[T],
+    description: str | None,
+    *,
+    total: float | None,
+    work: Callable[[T], float],
+    patience: float = 0.0,
+) -> Iterator[T]:
+    """Iterate over `items`, however many they are, with a progress bar on standard error.
+
+    Args:
+        items: what to iterate over.
+        description: what is being done; None for no bar.
+        total: work of all items together; None where nobody knows, and then there is no estimate either.
+        work: of one item, in the unit of `total`.
+        patience: seconds after which the bar appears, so that short work passes without one.
+
+    Example:
+        >>> list(follow(iter("ab"), None, total=2, work=len))
+        ['a', 'b']
+    """
+    if description is None:
         yield from items
         return
     from rich.console import Console
@@ -39,14 +67,20 @@ def track(items: Sequence[T], description: str | None, weights: Sequence[float] 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TaskProgressColumn(),
+        TaskProgressColumn(show_speed=True),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    steps = weights if weights is not None else [1.0] * len(items)
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task(description, total=sum(steps))
-        for item, step in zip(items, steps, strict=True):
+    bar = Progress(*columns, console=Console(file=sys.stderr))
+    task = bar.add_task(description, total=total)
+    begun = time.monotonic()
+    try:
+        for item in items:
+            if not bar.live.is_started and time.monotonic() - begun >= patience:
+                bar.start()
             yield item
-            bar.advance(task, step)
+            bar.advance(task, work(item))
+    finally:
+        if bar.live.is_started:
+            bar.stop()

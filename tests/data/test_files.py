@@ -72,6 +72,33 @@ def test_missing_file_names_the_nearest_ones(tmp_path: Path) -> None:
     assert "no-folder does not exist either" in message(tmp_path / "no-folder" / "x.jsonl")
 
 
+def test_a_shared_ending_makes_no_two_names_alike(tmp_path: Path) -> None:
+    for name in ("pairs.jsonl", "notes.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert "did you mean" not in message(tmp_path / "train.jsonl")
+    assert "did you mean notes.jsonl.gz in" in message(tmp_path / "note.jsonl")
+
+
+def test_the_name_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="the name of the data is empty"):
+        open_rows("")
+
+
+def test_a_path_that_the_system_refuses_is_an_error_of_the_data(tmp_path: Path) -> None:
+    # Newer versions of Python take a name that is too long for one that does not exist.
+    with pytest.raises(DataError, match=r"cannot be read: File name too long|no such file"):
+        open_rows(tmp_path / ("x" * 300 + ".jsonl"))
+
+
+def test_rows_are_counted_where_that_is_cheap(tmp_path: Path) -> None:
+    contents = {"a.jsonl": as_lines(ROWS), "b.jsonl.gz": gzip.compress(as_lines(ROWS)), "c.json": b"[{}]"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "d.parquet")
+    counts = [open_rows(path).count() for path in sorted(tmp_path.iterdir())]
+    assert counts == [2, 2, None, 2]
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
@@ -119,7 +146,7 @@ def test_broken_gzip_says_how_far_it_could_be_read(tmp_path: Path) -> None:
     flipped = tmp_path / "flipped.jsonl.gz"
     flipped.write_bytes(whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
     assert "broken gzip after line" in message(truncated)
-    assert "broken gzip after line 0" in message(plain)
+    assert "not compressed by gzip, although it is named so" in message(plain)
     assert "broken gzip after line 4000" in message(flipped)
 
 

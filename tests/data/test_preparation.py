@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distal.data import RowCount, Truncation, prepare_dataset
 from distal.data.truncation import TRUNCATIONS
-from distal.errors import ConfigError, DataError
+from distal.errors import ConfigError, DataError, OutputError
 
 GOOD = {"prompt": "the film", "chosen": " is good", "rejected": " is bad"}
 LIKED = {"prompt": "it", "completion": " is good", "label": True}
@@ -88,8 +88,12 @@ def test_long_rows_may_be_errors(words: PreTrainedTokenizerFast, row: dict[str, 
         DataError, match=r"train: row 1 \(counted from 0\): .*max_length=8.*truncation='drop'"
     ):
         prepare_dataset([GOOD, row], words, max_length=8, truncation="error")
-    # Being long is the business of `truncation`, not of `on_bad_rows`.
-    assert len(prepare_dataset([GOOD, row], words, max_length=8, on_bad_rows="error")) == 1
+    # Without a word about long rows, they are rows that cannot be used like any other.
+    with pytest.raises(DataError, match=r"row 1 .*max_length=8"):
+        prepare_dataset([GOOD, row], words, max_length=8, on_bad_rows="error")
+    assert len(prepare_dataset([GOOD, row], words, max_length=8)) == 1
+    kept = prepare_dataset([GOOD, row], words, max_length=8, on_bad_rows="error", truncation="drop")
+    assert len(kept) == 1
 
 
 def test_truncation_of_the_prompt(words_with_bos: PreTrainedTokenizerFast) -> None:
@@ -119,6 +123,31 @@ def test_no_limit(words: PreTrainedTokenizerFast) -> None:
     assert prepare_dataset(rows, words, max_length=None).lengths.max() == 3003
     with pytest.raises(DataError, match="no row can be used"):
         prepare_dataset(rows, words)
+
+
+def test_long_work_shows_how_far_it_is(
+    words: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [GOOD] * 2500
+    prepare_dataset(rows, words, name="mine")
+    assert "reading mine" not in capsys.readouterr().err  # done in a moment
+    monkeypatch.setattr("distal.data.preparation._PATIENCE", 0.0)
+    prepare_dataset(rows, words, name="mine")
+    shown = capsys.readouterr()
+    assert "reading mine" in shown.err
+    assert "100%" in shown.err
+    assert shown.out == ""
+    monkeypatch.setattr("transformers.utils.logging.is_progress_bar_enabled", lambda: False)
+    prepare_dataset(rows, words, name="mine")
+    assert capsys.readouterr().err == ""
+
+
+def test_temporary_file_that_cannot_be_written(
+    words: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match=r"No such file or directory; make room .* TMPDIR"):
+        prepare_dataset([GOOD], words)
 
 
 def test_nothing_left_says_why(words: PreTrainedTokenizerFast) -> None:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from distal.data.reasons import RowProblem
 from distal.data.rendering import Rendered, render
 from distal.data.schemas import Preference
-from distal.errors import DataError
+from distal.errors import DataError, ModelError
 
 QUESTION = [{"role": "user", "content": "why"}]
 ANSWERS = ([{"role": "assistant", "content": "so"}], [{"role": "assistant", "content": "no"}])
@@ -46,9 +46,7 @@ def test_a_template_that_ends_no_turn_gets_an_end(words: PreTrainedTokenizerFast
 
 
 def test_no_chat_template(words: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(
-        DataError, match=r"rows: row 7 is a conversation, but .* set tokenizer\.chat_template"
-    ):
+    with pytest.raises(DataError, match=r"rows: row 7 is a conversation, but .*--chat-template FILE"):
         render(PAIR, 7, words, "rows")
 
 
@@ -65,3 +63,11 @@ def test_a_template_may_refuse_a_row(words: PreTrainedTokenizerFast) -> None:
     with pytest.raises(RowProblem, match="refuses the roles user: roles must alternate") as caught:
         render(PAIR, 0, words, "rows")
     assert caught.value.reason == "template_refused"
+
+
+def test_a_template_that_is_no_template_is_not_blamed_on_the_rows(words: PreTrainedTokenizerFast) -> None:
+    words.chat_template = "{% for turn in messages %}\n{{ turn.content"
+    with pytest.raises(
+        ModelError, match=r"not valid Jinja: .* \(line 2 of the template\); .*--chat-template"
+    ):
+        render(PAIR, 0, words, "rows")

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distal.data.tokenization import Encoder, Encoding
-from distal.errors import DataError
+from distal.errors import ModelError
 
 
 def encode(
@@ -71,7 +71,7 @@ def test_padding_and_truncation_stored_with_a_tokenizer_do_not_matter(words: Pre
 
 def test_a_tokenizer_without_an_end_token(words: PreTrainedTokenizerFast) -> None:
     words.eos_token = None
-    with pytest.raises(DataError, match=r"set tokenizer\.eos_token"):
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json.*set tokenizer\.eos_token"):
         Encoder(words)
 
 

@@ -22,6 +22,8 @@ __all__ = [
     "read_jsonl",
     "read_parquet",
     "reader_for",
+    "row_count",
+    "unreadable",
 ]
 
 Row = Mapping[str, Any]
@@ -80,13 +82,31 @@ def missing_path(path: Path) -> DataError:
         return DataError(
             f"{path}: no such file; the folder {path.parent} does not exist either, only {parent}"
         )
-    names = sorted(entry.name for entry in parent.iterdir())
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    try:
+        names = sorted(entry.name for entry in parent.iterdir())
+    except OSError as error:
+        return unreadable(path, error)
+    # Endings are common to most data files, so that only what stands before them tells names apart.
+    stems = {name: _stem(name) for name in names}
+    near = difflib.get_close_matches(_stem(path.name), stems.values(), n=3, cutoff=0.6)
+    close = sorted((name for name in names if stems[name] in near), key=lambda name: near.index(stems[name]))
     if close:
-        return DataError(f"{path}: no such file; did you mean {' or '.join(close)} in the same folder?")
+        return DataError(f"{path}: no such file; did you mean {' or '.join(close[:3])} in the same folder?")
     readable = [name for name in names if name.lower().endswith(tuple(READERS))]
     listed = f"data files there: {', '.join(readable[:5])}" if readable else "the folder holds no data files"
     return DataError(f"{path}: no such file; {listed}")
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file or folder that the system does not let us read."""
+    return DataError(f"{path}: cannot be read: {error.strerror or error}; check the path and its rights")
+
+
+def _stem(name: str) -> str:
+    """A file name without the endings of data files, in lower case."""
+    name = name.lower()
+    ending = max((ending for ending in READERS if name.endswith(ending)), key=len, default="")
+    return name.removesuffix(ending)
 
 
 def read_jsonl(path: Path, columns: Collection[str]) -> Iterator[Row]:
@@ -152,6 +172,18 @@ def parquet_columns(path: Path) -> tuple[str, ...]:
         return tuple(file.schema_arrow.names)
 
 
+def row_count(path: Path) -> int | None:
+    """Rows of a file where they can be counted at little cost: lines of JSON lines, the footer of a Parquet file.
+
+    Blank lines are counted too: the number is for a progress bar.
+    """
+    reader = reader_for(path)
+    if reader is read_parquet:
+        with _parquet(path) as file:
+            return int(file.metadata.num_rows)
+    return sum(1 for _ in _lines(path)) if reader is read_jsonl else None
+
+
 @contextmanager
 def _parquet(path: Path) -> Generator[Any]:
     import pyarrow as pa
@@ -184,13 +216,15 @@ def _lines(path: Path) -> Iterator[bytes]:
             for number, line in enumerate(file, start=1):
                 yield line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        if number == 0 and isinstance(error, gzip.BadGzipFile):
+            raise DataError(
+                f"{path}: not compressed by gzip, although it is named so; rename the file"
+            ) from error
         raise DataError(
             f"{path}: broken gzip after line {number}: {_reason(error)}; copy or download the file again"
         ) from error
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}; check the file and its rights"
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _open(path: Path) -> IO[bytes]:

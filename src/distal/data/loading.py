@@ -17,6 +17,8 @@ from distal.data.files import (
     parquet_columns,
     read_parquet,
     reader_for,
+    row_count,
+    unreadable,
 )
 from distal.errors import ConfigError, DataError
 
@@ -42,11 +44,13 @@ class RawRows:
         name: for messages: the path, the hub id, or what the caller calls the rows.
         read: yields the rows; of a table only the named columns are decoded.
         columns: names of the columns of a table; None where every row names its own.
+        count: number of rows, where that is known at once or by counting lines; else None. For progress bars only.
     """
 
     name: str
     read: Callable[[Collection[str]], Iterator[Row]]
     columns: tuple[str, ...] | None = None
+    count: Callable[[], int | None] = lambda: None
 
 
 def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") -> RawRows:
@@ -72,7 +76,7 @@ def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") 
             f"split={split!r} has no meaning for rows given as {type(data).__name__}; leave it out"
         )
     if isinstance(data, Sequence):
-        return RawRows(name, lambda columns: _read_list(cast(Sequence[Any], data), name))
+        return RawRows(name, lambda columns: _read_list(cast(Sequence[Any], data), name), count=data.__len__)
     raise DataError(
         f"{name}: cannot read rows from {type(data).__name__}; give a path, a hub id, a datasets.Dataset or "
         f"a list of dictionaries"
@@ -81,19 +85,28 @@ def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") 
 
 def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
     path = Path(data).expanduser()
-    if path.is_dir():
+    if not str(data):
+        raise DataError(
+            "the name of the data is empty; give a file, a folder written by save_to_disk, or a hub id"
+        )
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+        empty = exists and not is_folder and path.stat().st_size == 0
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if is_folder:
         return _from_dataset(_choose_split(_load_folder(path), split, str(path)), str(path))
-    if not path.exists():
+    if not exists:
         if isinstance(data, str) and _HUB_ID.fullmatch(data) and not data.lower().endswith(tuple(READERS)):
             return _from_hub(data, split)
         raise missing_path(path)
     reader = reader_for(path)
     if split is not None:
         raise ConfigError(f"split={split!r} has no meaning for the single file {path}; leave it out")
-    if path.stat().st_size == 0:
+    if empty:
         raise DataError(f"{path}: the file is empty; it should hold at least one row")
     names = parquet_columns(path) if reader is read_parquet else None
-    return RawRows(str(path), lambda columns: reader(path, columns), names)
+    return RawRows(str(path), lambda columns: reader(path, columns), names, lambda: row_count(path))
 
 
 def _read_list(rows: Sequence[Any], name: str) -> Iterator[Row]:
@@ -116,7 +129,10 @@ def _load_folder(path: Path) -> object:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises whatever its readers raise
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+        try:
+            found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+        except OSError as refusal:
+            raise unreadable(path, refusal) from error
         raise DataError(
             f"{path}: not a folder written by datasets' save_to_disk ({_first_line(error)}); it holds "
             f"{found}; name one data file in it instead"
@@ -167,7 +183,7 @@ def _from_dataset(dataset: datasets.Dataset, name: str) -> RawRows:
             for values in zip(*(batch[column] for column in wanted), strict=True):
                 yield dict(zip(wanted, values, strict=True))
 
-    return RawRows(name, read, tuple(dataset.column_names))
+    return RawRows(name, read, tuple(dataset.column_names), dataset.__len__)
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from distal.data.store import ArrowBatch, RowBatch, RowWriter
 from distal.data.tokenization import Encoder, Encoding
 from distal.data.truncation import Truncation, check_truncation, fit
 from distal.errors import ConfigError, DataError
+from distal.progress import follow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +36,8 @@ OnBadRows = Literal["drop", "error"]
 
 _CHUNK_ROWS = 1000
 _AHEAD = 2
+_PATIENCE = 2.0
+"""Seconds without a progress bar: most files are read before."""
 
 
 def prepare_dataset(
@@ -42,7 +46,7 @@ def prepare_dataset(
     *,
     max_length: int | None = 1024,
     on_bad_rows: OnBadRows = "drop",
-    truncation: Truncation = "drop",
+    truncation: Truncation | None = None,
     split: str | None = None,
     num_proc: int | None = None,
     name: str = "train",
@@ -50,7 +54,8 @@ def prepare_dataset(
     """Read, check and tokenise preference data.
 
     Rows pass by in small portions and end up in a temporary file (in the folder that TMPDIR names), which is
-    mapped into memory: the size of the data set is limited by the disk.
+    mapped into memory: the size of the data set is limited by the disk. Where it takes longer, a progress bar is
+    shown, unless those of transformers are switched off (`transformers.utils.logging.disable_progress_bar`).
 
     Args:
         data: path of a .jsonl, .jsonl.gz, .json or .parquet file or of a folder written by `save_to_disk`; a
@@ -61,7 +66,7 @@ def prepare_dataset(
         max_length: tokens that a row may have, prompt and completion together; None for no limit.
         on_bad_rows: "drop" counts rows that cannot be used and leaves them out; "error" stops at the first.
         truncation: rows longer than `max_length`: "drop", "error", "truncate_prompt" (its end is kept) or
-            "truncate_completion".
+            "truncate_completion"; None does with them what `on_bad_rows` says.
         split: which split of a hub data set or a `datasets` folder with several; "train" by default.
         num_proc: processes that tokenise; None for this one alone.
         name: what to call data that has no path or id, in messages.
@@ -72,6 +77,8 @@ def prepare_dataset(
     Raises:
         DataError: the data is missing, broken, of unknown columns, or nothing usable is left.
         ConfigError: an option has a value that it cannot have.
+        ModelError: the tokenizer has no end-of-text token, or a chat template that is no template.
+        OutputError: the temporary file cannot be written.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
@@ -86,6 +93,7 @@ def prepare_dataset(
         >>> [(row.input_ids, row.prompt_length) for row in dataset[0]]
         [([3, 1, 3, 0], 1), ([3, 2, 0], 1)]
     """
+    truncation = on_bad_rows if truncation is None else truncation
     _check_options(max_length, on_bad_rows, truncation, num_proc)
     raw = open_rows(data, split=split, name=name)
     rows = raw.read(COLUMNS)
@@ -98,7 +106,8 @@ def prepare_dataset(
     )
     tally, repeats, size = Tally(), Repeats(), _Size()
     with RowWriter() as writer:
-        for chunk in _process(worker, _chunks(first, rows), num_proc):
+        chunks = _process(worker, _chunks(first, rows), num_proc)
+        for chunk in chunks if len(first) < _CHUNK_ROWS else _shown(chunks, raw):
             tally.merge(chunk.tally)
             repeats.add(chunk.keys, chunk.source_rows)
             size.add(chunk.batch)
@@ -235,6 +244,21 @@ def _process(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _shown(chunks: Iterable[_Chunk], raw: RawRows) -> Iterator[_Chunk]:
+    """The chunks, with a progress bar where they take longer than a moment."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        return iter(chunks)
+    return follow(
+        chunks,
+        f"reading {Path(raw.name).name}",
+        total=raw.count(),
+        work=lambda chunk: chunk.tally.n_read,
+        patience=_PATIENCE,
+    )
 
 
 _worker_here: list[_ChunkWorker] = []

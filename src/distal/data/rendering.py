@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference, has_user_turn
-from distal.errors import DataError
+from distal.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,9 +58,9 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
         return Rendered(source_row, row.prompt, texts, row.desirable, templated=False, remarks=remarks)
     if not tokenizer.chat_template:
         raise DataError(
-            f"{name}: row {source_row} is a conversation, but the tokenizer has no chat template; set "
-            f"tokenizer.chat_template to the model's own (a Jinja string), use the tokenizer of the "
-            f"instruction-tuned model, or give plain strings"
+            f"{name}: row {source_row} is a conversation, but the tokenizer has no chat template; give one as a "
+            f"Jinja file (--chat-template FILE; from Python: tokenizer.chat_template), use the tokenizer of the "
+            f"instruction-tuned model (--tokenizer), or give plain strings"
         )
     prompt = _apply(tokenizer, row.prompt, generate=True)
     completions: list[str] = []
@@ -83,6 +83,11 @@ def _apply(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, ge
         return ""
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generate)
+    except jinja2.TemplateSyntaxError as error:
+        raise ModelError(
+            f"the chat template of the tokenizer is not valid Jinja: {error.message} (line {error.lineno} of the "
+            "template); mend it, or give another (--chat-template FILE)"
+        ) from error
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         roles = ", ".join(turn["role"] for turn in conversation)
         raise RowProblem(

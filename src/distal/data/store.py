@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+
+from distal.errors import OutputError
 
 __all__ = ["ArrowBatch", "RowBatch", "RowStore", "RowWriter"]
 
@@ -81,10 +84,11 @@ class RowWriter:
     """
 
     def __init__(self) -> None:
-        handle, self._name = tempfile.mkstemp(prefix="distal-rows-", suffix=".arrow")
-        os.close(handle)
-        self._sink = pa.OSFile(self._name, "wb")
-        self._writer = pa.ipc.new_file(self._sink, SCHEMA)
+        with _explained():
+            handle, self._name = tempfile.mkstemp(prefix="distal-rows-", suffix=".arrow")
+            os.close(handle)
+            self._sink = pa.OSFile(self._name, "wb")
+            self._writer = pa.ipc.new_file(self._sink, SCHEMA)
 
     def __enter__(self) -> RowWriter:
         return self
@@ -98,13 +102,28 @@ class RowWriter:
     def append(self, batch: ArrowBatch) -> None:
         """Write one batch; empty ones are left out."""
         if batch.num_rows:
-            self._writer.write_batch(batch)
+            with _explained():
+                self._writer.write_batch(batch)
 
     def finish(self) -> RowStore:
         """Complete the file and map it into memory."""
-        self._writer.close()
-        self._sink.close()
-        return RowStore(pa.ipc.open_file(pa.memory_map(self._name)).read_all())
+        with _explained():
+            self._writer.close()
+            self._sink.close()
+            return RowStore(pa.ipc.open_file(pa.memory_map(self._name)).read_all())
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    """Says what to do where the temporary file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OutputError(
+            f"cannot write the tokenised rows to a temporary file: {reason}; make room in the folder of temporary "
+            "files, or name another in the environment variable TMPDIR"
+        ) from error
 
 
 class RowStore:

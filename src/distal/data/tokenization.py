@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from distal.errors import DataError
+from distal.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,15 +47,16 @@ class Encoder:
         tokenizer: a Hugging Face tokenizer.
 
     Raises:
-        DataError: the tokenizer has no end-of-text token.
+        ModelError: the tokenizer has no end-of-text token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         if tokenizer.eos_token_id is None:
-            raise DataError(
-                "the tokenizer has no end-of-text token, so that a completion would never end; set "
-                "tokenizer.eos_token to the model's own, for instance tokenizer.eos_token = '<|endoftext|>'"
+            raise ModelError(
+                "the tokenizer has no end-of-text token, so that a completion would never end; name the model's own "
+                'in its tokenizer_config.json, for instance "eos_token": "<|endoftext|>" (from Python: set '
+                "tokenizer.eos_token)"
             )
         self._eos = cast(int, tokenizer.eos_token_id)
         self._unknown = tokenizer.unk_token_id

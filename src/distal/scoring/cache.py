@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -91,15 +92,30 @@ class ScoreCache:
         Raises:
             OutputError: the folder cannot be written.
         """
+        with self._temporary() as temporary:
+            save_file({"scores": scores}, temporary, metadata={**about, "sha256": _checksum(scores)})
+            os.replace(temporary, self.path(key))
+
+    def check_writable(self) -> None:
+        """Find out before hours of scoring whether an entry could be written.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        with self._temporary():
+            pass
+
+    @contextmanager
+    def _temporary(self) -> Generator[Path]:
+        """A file beside the entries, gone at the end unless it was renamed."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".writing-")
             os.close(handle)
             try:
-                save_file({"scores": scores}, temporary, metadata={**about, "sha256": _checksum(scores)})
-                os.replace(temporary, self.path(key))
+                yield Path(name)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                Path(name).unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"cannot write reference scores to {self.folder} ({error}); free disk space there, or choose another "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -154,6 +155,7 @@ def is_adapter(name_or_path: str | Path, *, revision: str | None = None) -> bool
     """Whether a folder or hub id holds a PEFT adapter rather than a whole model."""
     local = Path(name_or_path)
     if local.is_dir():
+        _check_readable(local)
         return (local / "adapter_config.json").is_file() and not any(local.glob("model*.safetensors*"))
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -166,8 +168,13 @@ def is_adapter(name_or_path: str | Path, *, revision: str | None = None) -> bool
 def _locate(name_or_path: str | Path, what: str) -> str:
     """The folder or hub id meant, or a `ModelError` for a local path that does not exist."""
     name = str(name_or_path)
+    if not name:
+        raise ModelError(
+            f"the name of the {what} is empty; give a local folder or a hub id such as owner/name."
+        )
     path = Path(name).expanduser()
     if path.is_dir():
+        _check_readable(path)
         return str(path)
     if path.is_file():
         raise ModelError(
@@ -182,6 +189,20 @@ def _locate(name_or_path: str | Path, what: str) -> str:
         else " Check the path, or give a hub id such as owner/name."
     )
     raise ModelError(f"no such {what} folder: {name}.{hint}")
+
+
+def _check_readable(folder: Path) -> None:
+    """Refuses a folder, or model files in it, that this user may not read.
+
+    The loaders would say that such a file does not exist.
+    """
+    try:
+        files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
+        closed = next((path for path in files if path.is_file() and not os.access(path, os.R_OK)), None)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror}; check its rights.") from error
+    if closed is not None:
+        raise ModelError(f"{closed} cannot be read: permission denied; check its rights.")
 
 
 def _nearest_folders(path: Path) -> list[str]:
@@ -317,6 +338,6 @@ def _translated(what: str, source: str) -> Generator[None]:
 def _first_lines(error: BaseException) -> str:
     """The first sentence of an exception that says something, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = " ".join(lines[:2])
+    text = f"missing key {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2])
     text = text if len(text) <= 300 else text[:300] + " ..."
     return text if text.endswith((".", "!", "?")) else text + "."

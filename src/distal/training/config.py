@@ -161,8 +161,9 @@ class AlignmentConfig(TrainingArguments):
         None, f"stream: past rewards that each law keeps at most (default {DEFAULT_STREAM_CAPACITY})."
     )
     max_length: int = _option(1024, "Longest prompt plus completion, tokens.")
-    truncation: Truncation = _option(
-        "drop", "What happens to longer rows: drop, error, truncate_prompt or truncate_completion."
+    truncation: Truncation | None = _option(
+        None,
+        "What happens to longer rows: drop, error, truncate_prompt, truncate_completion; None: what on_bad_rows says.",
     )
     on_bad_rows: OnBadRows = _option(
         "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
@@ -292,7 +293,7 @@ class AlignmentConfig(TrainingArguments):
             "on_bad_rows": ("drop", "error"),
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in known and not (name == "truncation" and self.truncation is None):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
