@@ -26,6 +26,8 @@ _AT_ONCE = 64
 _INTERVALS = 1 << 16
 """Intervals that may be compared directly, which bounds the memory taken beyond that of the sample."""
 
+_ROUNDING = 16 * torch.finfo(torch.float64).eps
+
 __all__ = ["Blocks", "Pooling", "l2_pooling", "log_pooling", "pooled_blocks"]
 
 
@@ -102,11 +104,12 @@ def pooled_blocks(pooling: Pooling) -> Blocks | None:
     if starts.numel() * longest**2 <= _INTERVALS:
         index = starts[:, None] + torch.arange(longest, device=values.device)
         inside = index <= ends[:, None]
-        fit = _fit_by_intervals(pooling.data[:, index.clamp(max=values.numel() - 1)], inside, pooling)
-        # Two stretches may end and begin with the same value and are two blocks all the same.
-        return Blocks(
-            index[inside], F.pad(fit[:, 1:] > fit[:, :-1], (1, 0), value=True)[inside].cumsum(0) - 1
-        )
+        data = pooling.data[:, index.clamp(max=values.numel() - 1)]
+        fit = _fit_by_intervals(data, inside, pooling)
+        # What differs by rounding alone is one block: taken apart, the halves of a log-sum-exp need not be in order.
+        rises = fit.diff(dim=1) > _ROUNDING * data.abs().amax()
+        # Each stretch begins a block of its own.
+        return Blocks(index[inside], F.pad(rises, (1, 0), value=True)[inside].cumsum(0) - 1)
     fit = _fit_by_merging(values, pooling)
     block = F.pad(fit[1:] > fit[:-1], (1, 0)).cumsum(0)
     return Blocks(torch.arange(values.numel(), device=values.device), block)
