@@ -54,6 +54,7 @@ _OBJECTIVE_OPTIONS = (
     "quantile_weighting",
     "desirable_weight",
     "undesirable_weight",
+    "kl_baseline",
     "per_token",
     "parts",
 )
@@ -107,6 +108,9 @@ class AlignmentConfig(TrainingArguments):
     )
     desirable_weight: float | None = _option(None, "KTO: weight of desirable samples (default 1).")
     undesirable_weight: float | None = _option(None, "KTO: weight of undesirable samples (default 1).")
+    kl_baseline: str | None = _option(
+        None, "KTO: what rewards are measured from, batch (default: the batch's mean reward) or none."
+    )
     per_token: bool | None = _option(None, "sft: divide by tokens instead of by completions.")
     parts: list[dict[str, Any]] | None = _option(
         None, "mix: its parts, each with objective, weight, and options of that objective."
@@ -252,6 +256,11 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
+        if self.kl_baseline == "mismatched":
+            raise ConfigError(
+                "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
+                "set batch or none"
+            )
         self.build_objective()
 
 
