@@ -6,11 +6,13 @@ A page may hold one of these marks on a line of its own:
 - `{{ options SECTION }}`: the table of `distal align` options of one section (Model, Data, LoRA, Training);
 - `{{ objectives }}`: the objectives, what they need and where they come from;
 - `{{ objective_options }}`: their options;
-- `{{ errors }}`: the exception classes and the exit codes of the command line.
+- `{{ errors }}`: the exception classes and the exit codes of the command line;
+- `{{ results NAME }}` or `{{ results NAME TABLE }}`: a table of `benchmarks/NAME.json`, as its script wrote it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -71,11 +73,14 @@ def objectives_table(_: str) -> str:
     """The objectives with the data they need and where they come from."""
     from distal.objectives import describe_objective, objective_names
 
-    rows: list[tuple[str, ...]] = [("objective", "data", "couples the batch", "default beta", "source")]
+    rows: list[tuple[str, ...]] = [
+        ("objective", "data", "couples the batch", "source", "default beta", "from")
+    ]
     for name in objective_names():
         info = describe_objective(name)
         beta = "" if info.default_beta is None else f"{info.default_beta:g}"
-        rows.append((f"`{name}`", info.needs, "yes" if info.couples_batch else "no", beta, info.source))
+        couples = "yes" if info.couples_batch else "no"
+        rows.append((f"`{name}`", info.needs, couples, info.source, beta, info.beta_source or ""))
     return markdown_table(rows)
 
 
@@ -107,6 +112,16 @@ def errors_table(_: str) -> str:
     return markdown_table(rows)
 
 
+def results_table(words: str) -> str:
+    """A table of numbers that a benchmark script wrote."""
+    name, _, part = words.partition(" ")
+    record = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+    table = record["tables"][part] if part else record
+    rows = [tuple(table["header"])]
+    rows += [tuple(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row) for row in table["rows"]]
+    return markdown_table(rows)
+
+
 def markdown_table(rows: list[tuple[str, ...]]) -> str:
     """A Markdown table with its first row as the head."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
@@ -120,4 +135,5 @@ WRITERS: dict[str, Callable[[str], str]] = {
     "objectives": objectives_table,
     "objective_options": objective_options_table,
     "errors": errors_table,
+    "results": results_table,
 }

@@ -117,3 +117,28 @@ def test_mixture_needs_what_its_parts_need(names: list[str], needs: str, couples
     assert (mix.needs, mix.couples_batch) == (needs, couples)
     if needs == "unpaired":
         assert torch.isfinite(mix(random_samples(3, 2)).loss)
+
+
+def test_mixture_takes_weights_if_all_of_its_parts_do():
+    scores = random_pairs(4)
+    weighted = replace(
+        scores, chosen_weights=torch.tensor([2, 1, 0, 1]), rejected_weights=torch.tensor([2, 1, 0, 1])
+    )
+    parts = [{"objective": "aot", "weight": 2.0}, {"objective": "sft", "weight": 0.1}]
+    expected = 2 * get_objective("aot")(weighted).loss + 0.1 * get_objective("sft")(weighted).loss
+    torch.testing.assert_close(get_objective("mix", parts=parts)(weighted).loss, expected)
+    with pytest.raises(ValueError, match="objective 'dpo' does not use sample weights"):
+        get_objective("mix", parts=[*parts, {"objective": "dpo"}])(weighted)
+
+
+def test_baseline_is_that_of_the_whole_batch_however_it_was_ordered():
+    scores = random_samples(6, 5, seed=3)
+    whole = get_objective("kto")(scores)
+    assert float(whole.metrics["kl_baseline"]) == pytest.approx(
+        max(0.0, torch.cat([scores.reward_chosen, scores.reward_rejected]).mean().item())
+    )
+    sides = scores.policy_chosen, scores.policy_rejected, scores.reference_chosen, scores.reference_rejected
+    halves = [SequenceScores(*(side[part] for side in sides)) for part in (slice(0, 3), slice(3, 6))]
+    # Micro-batches with baselines of their own would give another loss: 6 and 5 samples, in parts of 6 and 5.
+    apart = (6 * get_objective("kto")(halves[0]).loss + 5 * get_objective("kto")(halves[1]).loss) / 11
+    assert abs((apart - whole.loss).item()) > 1e-6

@@ -25,6 +25,7 @@ def test_description_matches_the_objective(name: str):
     assert set(info.options) <= set(dir(objective))
     assert all(line and not line.endswith(".") for line in info.options.values())
     assert "arXiv" in info.source
+    assert (info.default_beta is None) == (info.beta_source is None)
 
 
 @each_name
@@ -49,7 +50,7 @@ def test_none_stands_for_the_default(name: str):
 @each_name
 def test_unknown_option(name: str):
     for value in (1.0, None):
-        with pytest.raises(ValueError, match=f"option 'btea' is not used by objective '{name}'; it has: "):
+        with pytest.raises(ValueError, match=f"option 'btea' is not used by objective '{name}'; .*Known: "):
             get_objective(name, btea=value)
 
 
@@ -87,7 +88,12 @@ def test_unknown_option(name: str):
         ),
         ("aot", {"beta": 0.0}, ValueError, "beta must be positive and finite"),
         ("aot", {"label_smoothing": 0.5}, ValueError, r"smoothing must lie in \[0, 0.5\), got 0.5"),
-        ("aot", {"sort": "harder"}, ValueError, "sort must be 'hard' or 'soft', got 'harder'"),
+        (
+            "aot",
+            {"sort": "harder"},
+            ValueError,
+            "unknown sort 'harder'; did you mean 'hard'. Known: hard, soft",
+        ),
         (
             "aot",
             {"soft_sort_strength": 1.0},
@@ -110,10 +116,51 @@ def test_unknown_option(name: str):
             "aot",
             {"sort": "soft", "soft_sort_regularization": "kl"},
             ValueError,
-            "must be 'l2' or 'entropic', got 'kl'",
+            "unknown soft_sort_regularization 'kl'; Known: l2, entropic",
         ),
-        ("aot", {"sort_group": 0}, ValueError, "sort_group must be at least 1 sample, got 0"),
-        ("aot", {"sort_group": 2.0}, TypeError, "sort_group must be a whole number of samples, got float"),
+        ("aot", {"sort_group": 0}, ValueError, "sort_group must be at least 1, got 0"),
+        ("aot", {"sort_group": 2.0}, TypeError, "sort_group must be a whole number, got float"),
+        (
+            "aot",
+            {"sort_group_seed": 1},
+            ValueError,
+            "'sort_group_seed' is not used without sort_group, got 1",
+        ),
+        (
+            "aot",
+            {"sort_group": 2, "sort_group_seed": -1},
+            ValueError,
+            "sort_group_seed must be at least 0, got -1",
+        ),
+        (
+            "aot",
+            {"sort_group": 2, "sort_group_seed": "a"},
+            TypeError,
+            "sort_group_seed must be a whole number, got str",
+        ),
+        ("aot", {"label_smoothing": "0.1"}, TypeError, "smoothing must be a number, got str"),
+        ("aot", {"quantile_weighting": ["0", "1"]}, TypeError, "low must be a number, got str"),
+        ("aot", {"sort": 1}, TypeError, "sort must be one of hard, soft, got int"),
+        (
+            "aot",
+            {"beat": 0.1},
+            ValueError,
+            "option 'beat' is not used by objective 'aot'; did you mean 'beta'. Known: cost",
+        ),
+        (
+            "aot",
+            {"sort_groups": 4},
+            ValueError,
+            "option 'sort_groups' is not used by objective 'aot'; did you mean 'sort_group'",
+        ),
+        (
+            "ipo",
+            {"label_smoothing": 0.1},
+            ValueError,
+            "option 'label_smoothing' is not used by objective 'ipo', only by aot, .*; Known: beta",
+        ),
+        ("sft", {"per_token": "yes"}, TypeError, "per_token must be True or False, got str"),
+        ("kto", {"kl_baseline": 0}, TypeError, "kl_baseline must be one of batch, mismatched, none, got int"),
         (
             "aot",
             {"quantile_weighting": [0.5, 0.5]},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,25 +39,70 @@ def test_half_precision_rewards_are_single():
 
 
 ONE, TWO = torch.zeros(1), torch.zeros(2)
+FIELDS = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (torch.tensor([0.0, torch.nan]), ValueError, "holds 1 values that are NaN or infinite among 2"),
+        (torch.tensor([torch.inf, 0.0]), ValueError, "holds 1 values that are NaN or infinite among 2"),
+        (TWO[:0], ValueError, "is empty"),
+        (TWO[None], ValueError, r"must be 1-D, got shape \(1, 2\)"),
+        (TWO.long(), TypeError, "must have a floating dtype, got torch.int64"),
+        ([0.0, 0.0], TypeError, "must be a torch.Tensor, got list"),
+        (None, TypeError, "must be a torch.Tensor, got NoneType"),
+        (TWO.to("meta"), ValueError, "is on cpu and .* is on meta|is on meta and .* is on cpu"),
+        (ONE, ValueError, "must have equal lengths, got"),
+    ],
+    ids=["nan", "inf", "empty", "2-D", "int", "list", "None", "device", "short"],
+)
+def test_bad_scores(field: str, bad: Any, error: type[Exception], message: str):
+    good: dict[str, Any] = dict.fromkeys(FIELDS, TWO)
+    for build in (SequenceScores.from_pairs, SequenceScores):
+        with pytest.raises(error, match=message) as raised:
+            build(**(good | {field: bad}))
+        assert field in str(raised.value)
+
+
+def test_pairs_have_two_sides_of_one_length():
+    with pytest.raises(ValueError, match="pairs need one rejected score per chosen one, got 2 chosen and 1"):
+        SequenceScores.from_pairs(TWO, ONE, TWO, ONE)
+    assert not SequenceScores(TWO, ONE, TWO, ONE).paired
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("extra", "bad", "error", "message"),
     [
-        ((TWO, TWO, ONE, TWO), "policy_chosen and reference_chosen must have equal lengths, got 2 and 1"),
-        ((TWO, ONE, TWO, ONE), "pairs need one rejected score per chosen one, got 2 chosen and 1 rejected"),
-        ((TWO, TWO, TWO, torch.tensor([0.0, torch.nan])), "reference_rejected holds 1 values that are NaN"),
-        ((TWO[:0], TWO, TWO[:0], TWO), "policy_chosen is empty"),
-        ((TWO[None], TWO, TWO[None], TWO), r"policy_chosen must be 1-D, got shape \(1, 2\)"),
         (
-            (TWO, TWO, TWO.to("meta"), TWO),
-            "policy_chosen is on cpu and reference_chosen is on meta",
+            "weights",
+            torch.tensor([1.0, -1.0]),
+            ValueError,
+            "weights must be finite and non-negative, got -1.0",
         ),
+        ("weights", torch.zeros(2), ValueError, "weights must have a positive sum"),
+        ("weights", torch.ones(3), ValueError, "weights must have one weight per sample"),
+        ("weights", [1.0, 1.0], TypeError, "weights must be a torch.Tensor, got list"),
+        ("lengths", torch.tensor([3, -2]), ValueError, "lengths must be finite and non-negative, got -2.0"),
+        ("lengths", torch.tensor([[3, 2]]), ValueError, "lengths must have one weight per sample"),
     ],
 )
-def test_bad_pairs(arguments: tuple[Tensor, Tensor, Tensor, Tensor], message: str):
-    with pytest.raises(ValueError, match=message):
-        SequenceScores.from_pairs(*arguments)
+def test_bad_weights_and_lengths(extra: str, bad: Any, error: type[Exception], message: str):
+    paired = {"weights": "weights", "lengths": "chosen_lengths"}[extra]
+    with pytest.raises(error, match=message):
+        SequenceScores.from_pairs(TWO, TWO, TWO, TWO, **{paired: bad})
+    with pytest.raises(error, match=message):
+        SequenceScores.from_samples(TWO, TWO, torch.tensor([True, False]), **{extra: bad})
+
+
+def test_bad_mismatched_rewards():
+    for bad, message in (
+        (torch.tensor([torch.nan]), "mismatched_rewards holds 1 values"),
+        (TWO.to("meta"), "mismatched_rewards is on meta and policy_chosen is on cpu"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SequenceScores(TWO, TWO, TWO, TWO, mismatched_rewards=bad)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distal.errors import OutputError
-from distal.training import last_complete_checkpoint
-
 JOB = Path(__file__).parent / "job.py"
 
 
@@ -119,20 +116,3 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path):
             assert values[0] == pytest.approx(values[1], abs=1e-6), name
         for metric in ("eval_loss", "eval_rewards/chosen"):
             assert log_one["metrics"][metric] == pytest.approx(log_two["metrics"][metric], abs=1e-9), name
-
-
-def test_the_newest_complete_checkpoint_is_found(tmp_path):
-    for step, state in [(2, "{}"), (4, '{"global_step": 4}'), (10, '{"global_step": 1'), (6, None)]:
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"")
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    (tmp_path / "checkpoint-best").mkdir()
-    assert last_complete_checkpoint(tmp_path).name == "checkpoint-4"
-
-
-def test_no_usable_checkpoint_is_an_error(tmp_path):
-    (tmp_path / "checkpoint-3").mkdir()
-    with pytest.raises(OutputError, match="1 unfinished"):
-        last_complete_checkpoint(tmp_path)

@@ -124,27 +124,3 @@ def test_pairs_are_resampled_together():
 def test_large_samples_are_resampled_in_chunks():
     u, v = normal(30_000, seed=1) + 0.5, normal(30_000, seed=2)
     assert bootstrap_violation_ratio(u, v, resamples=200)[1] < 0.01
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"order": 3}, ValueError, "order must be 1 .* or 2 .*, got 3"),
-        ({"u": []}, ValueError, "u is empty"),
-        ({"v": [math.nan]}, ValueError, "v holds 1 values that are NaN"),
-        ({"v": "rewards"}, TypeError, "v must be a 1-D tensor, array or list of numbers, got str"),
-        ({"v": [True]}, TypeError, "v must hold real numbers, got torch.bool"),
-        ({"level": 1.0}, ValueError, "level must lie strictly between 0 and 1, got 1.0"),
-        ({"resamples": 1}, ValueError, "resamples must be at least 2, got 1"),
-        ({"paired": True}, ValueError, "paired samples must have equal lengths, got 2 in u and 1 in v"),
-    ],
-)
-def test_bad_input(arguments: dict[str, object], error: type[Exception], message: str):
-    good: dict[str, object] = {"u": [1.0, 2.0], "v": [0.0]}
-    with pytest.raises(error, match=message):
-        bootstrap_violation_ratio(**(good | arguments))  # pyright: ignore[reportArgumentType]
-
-
-def test_bad_tolerance():
-    with pytest.raises(ValueError, match="tolerance must be a non-negative number"):
-        violation_ratio([1.0], [2.0], tolerance=-1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -11,11 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distal.transport import hard_sort, soft_sort
+from distal.transport import hard_sort, isotonic, soft_sort
 from distal.transport.soft_sorting import Regularization
 from tests.transport.oracles import normal, samples
 
 each_kind = pytest.mark.parametrize("kind", ["l2", "entropic"])
+
+
+@pytest.fixture(params=["by intervals", "by merging"], scope="module")
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both ways to find the blocks, whichever the size of the sample would choose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isotonic, "_INTERVALS", 0 if request.param == "by merging" else 1 << 40)
+        yield request.param
 
 
 def projection(x: Tensor, strength: float, kind: Regularization) -> np.ndarray:
@@ -62,6 +71,7 @@ def test_soft_sort_is_the_projection_onto_the_permutahedron(kind: Regularization
 @given(
     x=st.lists(st.integers(-40, 40), min_size=1, max_size=70), strength=st.sampled_from([0.1, 0.3, 1.0, 30.0])
 )
+@pytest.mark.usefixtures("way")
 def test_l2_blocks_are_those_of_isotonic_regression(x: list[int], strength: float):
     optimize = pytest.importorskip("scipy.optimize")
     sample = torch.tensor(x, dtype=torch.float64)
@@ -88,6 +98,7 @@ def by_single_steps(x: Tensor, strength: float) -> list[float]:
 @given(
     x=st.lists(st.integers(-40, 40), min_size=1, max_size=40), strength=st.sampled_from([0.1, 0.3, 1.0, 30.0])
 )
+@pytest.mark.usefixtures("way")
 def test_entropic_blocks_are_those_of_single_steps(x: list[int], strength: float):
     sample = torch.tensor(x, dtype=torch.float64)
     expected = by_single_steps(sample, strength)
@@ -110,6 +121,30 @@ def test_large_samples_equal_isotonic_regression(n: int, shape: str):
     ramp = np.arange(1, n + 1) / 0.7
     expected = ramp - optimize.isotonic_regression(ramp - np.sort(x.numpy())).x
     np.testing.assert_allclose(soft_sort(x, 0.7).numpy(), expected, atol=1e-8, rtol=1e-9)
+
+
+@each_kind
+def test_both_ways_to_find_the_blocks_agree(kind: Regularization, monkeypatch: pytest.MonkeyPatch):
+    x = torch.cat([30 * normal(300, seed=1), 500 * normal(40, seed=2), 900 + normal(200, seed=3)])
+    found: list[Tensor] = []
+    for limit in (0, 1 << 40):
+        monkeypatch.setattr(isotonic, "_INTERVALS", limit)
+        for strength in (0.03, 0.1, 1.0):
+            at = x.clone().requires_grad_()
+            value = soft_sort(at, strength, kind)
+            found += [value.detach(), *torch.autograd.grad(value.square().mean(), at)]
+    for direct, merged in zip(found[:6], found[6:], strict=True):
+        torch.testing.assert_close(direct, merged, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["normal", "one block", "pairs"])
+def test_a_hundred_thousand_values_take_linear_memory(shape: str):
+    n = 100_000
+    noise, steps = normal(n, seed=1), torch.arange(n, dtype=torch.float64)
+    x = {"normal": 100 * noise, "one block": 1e3 * steps, "pairs": 3 * steps + 2 * (steps % 2)}[shape]
+    value = soft_sort(x, 0.3)
+    assert value.sum().item() == pytest.approx(x.sum().item(), rel=1e-9)
+    assert bool((value.diff() <= 1 / 0.3 + 1e-6).all())
 
 
 @each_kind
@@ -172,18 +207,3 @@ def test_single_precision_and_extreme_values(kind: Regularization):
     half = soft_sort(x.detach().bfloat16(), 0.1, kind)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, soft_sort(x.detach().bfloat16().double(), 0.1, kind).float())
-
-
-@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan"), float("inf")])
-def test_bad_strength(strength: float):
-    with pytest.raises(ValueError, match="strength must be positive and finite"):
-        soft_sort(torch.ones(2), strength)
-
-
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="regularization must be 'l2' or 'entropic', got 'kl'"):
-        soft_sort(torch.ones(2), 1.0, "kl")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="strength must be a number, got str"):
-        soft_sort(torch.ones(2), "1")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="x holds 1 values that are NaN"):
-        soft_sort(torch.tensor([torch.nan]), 1.0)

@@ -176,20 +176,6 @@ def test_satisfied_hinge_has_no_gradient():
     assert u.grad.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_single_and_answers_in_half(dtype: torch.dtype):
-    u = normal(300, seed=1, scale=20).to(dtype).requires_grad_()
-    v = normal(200, seed=2, scale=20).to(dtype)
-    value = transport_cost(u, v, LogisticCost(0.1))
-    assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(
-        transport_cost(u.double(), v.double(), LogisticCost(0.1)).item(), rel=1e-6
-    )
-    value.backward()
-    assert u.grad is not None
-    assert u.grad.dtype == dtype
-
-
 def test_identical_laws_cost_log_two_whatever_the_slope():
     u = normal(31, seed=5)
     for beta in (0.01, 1.0, 50.0):
@@ -201,47 +187,3 @@ def test_large_coprime_counts_use_linear_memory():
     u, v = torch.linspace(0, 1, 99_991), torch.linspace(0, 1, 100_003)
     assert transport_cost(u, v, torch.abs).item() < 1e-4
     assert transport_plan(u, v).mass.numel() == 99_991 + 100_003 - 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"u": [1.0]}, TypeError, "u must be a torch.Tensor, got list"),
-        ({"v": torch.tensor([1])}, TypeError, "v must have a floating dtype, got torch.int64"),
-        ({"v": torch.zeros(2, 2)}, ValueError, r"v must be 1-D, got shape \(2, 2\)"),
-        ({"u": torch.zeros(0)}, ValueError, "u is empty"),
-        ({"v": torch.tensor([1.0, -torch.inf])}, ValueError, "v holds 1 values that are NaN or infinite"),
-        ({"v": torch.zeros(2, device="meta")}, ValueError, "u is on cpu and v is on meta"),
-        ({"cost": "logistic"}, TypeError, "cost must be a callable such as LogisticCost.., got str"),
-        ({"cost": lambda gap: 3.0}, TypeError, "cost must return a torch.Tensor, got float"),
-        ({"cost": lambda gap: gap.sum()}, ValueError, r"cost must work elementwise: \(2,\) in, \(\) out"),
-        ({"u_weights": [1.0, 1.0]}, TypeError, "u_weights must be a torch.Tensor, got list"),
-        (
-            {"u_weights": torch.tensor([True, False])},
-            TypeError,
-            "u_weights must hold real numbers, got torch.bool",
-        ),
-        (
-            {"v_weights": torch.ones(3)},
-            ValueError,
-            r"v_weights must have one weight per sample, shape \(2,\)",
-        ),
-        ({"v_weights": torch.tensor([1.0, -1.0])}, ValueError, "v_weights must be finite and non-negative"),
-        (
-            {"v_weights": torch.tensor([1.0, torch.nan])},
-            ValueError,
-            "v_weights must be finite and non-negative",
-        ),
-        ({"v_weights": torch.zeros(2)}, ValueError, "v_weights must have a positive, finite sum, got 0.0"),
-        ({"v_weights": torch.ones(2, requires_grad=True)}, ValueError, "v_weights requires a gradient"),
-        ({"v_weights": torch.ones(2, device="meta")}, ValueError, "v_weights is on meta"),
-    ],
-)
-def test_bad_input(arguments: dict[str, object], error: type[Exception], message: str):
-    good: dict[str, object] = {
-        "u": torch.tensor([1.0, 2.0]),
-        "v": torch.tensor([0.0, 4.0]),
-        "cost": HingeCost(),
-    }
-    with pytest.raises(error, match=message):
-        transport_cost(**(good | arguments))  # pyright: ignore[reportArgumentType]

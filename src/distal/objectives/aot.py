@@ -18,7 +18,7 @@ from distal.objectives.base import DataKind, Objective, option
 from distal.objectives.grouping import sort_groups
 from distal.objectives.scores import ObjectiveOutput, SequenceScores
 from distal.objectives.transport_options import SortOptions, build_cost, build_distortion
-from distal.transport._checks import check_weights
+from distal.transport._checks import check_weights, check_whole
 from distal.transport.costs import Cost, SmoothedCost
 from distal.transport.dominance import Order, ratio_of_sorted
 from distal.transport.levels import Distortion, integrated_cost_on_cells, reweight_levels
@@ -52,9 +52,10 @@ class TransportObjective(Objective):
     sort_group: int | None = option(
         None, "samples of one side sorted together; the whole optimizer batch unless set"
     )
-    sort_group_seed: int = option(0, "seed of the partition into sort groups")
+    sort_group_seed: int | None = option(None, "seed of the partition into sort groups; 0 unless set")
 
     default_beta: ClassVar[float | None] = 0.01
+    beta_source: ClassVar[str | None] = "arXiv 2406.05882, experiments (Figs 2-3)"
     uses_weights: ClassVar[bool] = True
     order: ClassVar[Order]
 
@@ -62,7 +63,7 @@ class TransportObjective(Objective):
         """Check the options."""
         self.gap_cost()
         self.sorting()
-        _check_group(self.sort_group)
+        _check_group(self.sort_group, self.sort_group_seed)
 
     @property
     def couples_batch(self) -> bool:
@@ -111,11 +112,15 @@ class TransportObjective(Objective):
     def _groups(self, laws: Laws) -> list[tuple[Tensor, Laws]]:
         """Each sort group with its share of the batch's weight."""
         assert self.sort_group is not None
-        n, m = laws.u.numel(), laws.v.numel()
         a, b = _shares(laws.u, laws.u_weights), _shares(laws.v, laws.v_weights)
+        # A sample without weight takes no place in a group: a group of such samples alone would have no law.
+        u_kept, v_kept = a.nonzero()[:, 0], b.nonzero()[:, 0]
+        seed = self.sort_group_seed or 0
         groups: list[tuple[Tensor, Laws]] = []
-        for i, j in sort_groups(n, m, self.sort_group, seed=self.sort_group_seed, paired=laws.paired):
-            i, j = i.to(a.device), j.to(a.device)
+        for i, j in sort_groups(
+            u_kept.numel(), v_kept.numel(), self.sort_group, seed=seed, paired=laws.paired
+        ):
+            i, j = u_kept[i.to(a.device)], v_kept[j.to(a.device)]
             weights = (None, None) if laws.u_weights is None else (a[i], b[j])
             groups.append(((a[i].sum() + b[j].sum()) / 2, Laws(laws.u[i], laws.v[j], *weights, laws.paired)))
         return [(mass.to(laws.u.dtype), part) for mass, part in groups]
@@ -127,13 +132,15 @@ class TransportObjective(Objective):
         return ratio_of_sorted(problem.u, problem.v, problem.cells, self.order)
 
 
-def _check_group(size: object) -> None:
-    if size is None:
-        return
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise TypeError(f"sort_group must be a whole number of samples, got {type(size).__name__}")
-    if size < 1:
-        raise ValueError(f"sort_group must be at least 1 sample, got {size}")
+def _check_group(size: object, seed: object) -> None:
+    if size is not None:
+        check_whole(size, "sort_group", least=1)
+    if seed is not None:
+        check_whole(seed, "sort_group_seed", least=0)
+        if size is None:
+            raise ValueError(
+                f"option 'sort_group_seed' is not used without sort_group, got {seed}; set sort_group too"
+            )
 
 
 def _shares(sample: Tensor, weights: Tensor | None) -> Tensor:
@@ -237,7 +244,7 @@ class Aot(PairedLaws, FirstOrder):
     """
 
     name: ClassVar[str] = "aot"
-    source: ClassVar[str] = "arXiv 2406.05882, Definition 2, eqs (10)-(11); beta 0.01 from its Fig. 2"
+    source: ClassVar[str] = "arXiv 2406.05882, Definition 2, eqs (10)-(11)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +266,7 @@ class AotUnpaired(UnpairedLaws, FirstOrder):
     """
 
     name: ClassVar[str] = "aot_unpaired"
-    source: ClassVar[str] = "arXiv 2406.05882, Definition 1, eq. (7); beta 0.01 from its Fig. 2"
+    source: ClassVar[str] = "arXiv 2406.05882, Definition 1, eq. (7)"
 
 
 @dataclass(frozen=True, kw_only=True)

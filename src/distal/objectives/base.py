@@ -31,6 +31,7 @@ class Objective(ABC):
     data: ClassVar[DataKind]
     default_beta: ClassVar[float | None]
     source: ClassVar[str]
+    beta_source: ClassVar[str | None] = None
     uses_weights: ClassVar[bool] = False
 
     @property

@@ -12,8 +12,7 @@ def sort_groups(n: int, m: int, size: int, *, seed: int, paired: bool) -> list[t
     """Split two samples at random into the same number of groups.
 
     There are `ceil(min(n, m) / size)` groups, as equal as possible. The permutation is a function of the seed
-    and the
-    counts: an optimizer batch is a random draw already, and every rank must cut it alike.
+    and the counts: an optimizer batch is a random draw already, and every rank must cut it alike.
 
     Args:
         n: samples of the preferred side.

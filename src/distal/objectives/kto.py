@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from distal.objectives.base import DataKind, Objective, option
-from distal.objectives.names import nearest
 from distal.objectives.scores import ObjectiveOutput, SequenceScores
 from distal.transport._checks import check_positive, check_weights
+from distal.transport._names import check_choice
 
 __all__ = ["Kto"]
 
@@ -28,13 +28,12 @@ class Kto(Objective):
     gradient:
 
     - `mismatched`, the paper's estimator: `max(0, mean of rewards)` of completions scored under prompts that
-    they
-      do not answer. It costs a second forward pass over the batch; pass the rewards as `mismatched_rewards`.
+      they do not answer. It costs a second forward pass over the batch; pass the rewards as
+      `mismatched_rewards`.
     - `batch`, ours: `max(0, mean reward)` of the optimizer batch itself, which costs nothing. It is the
-    log-ratio
-      averaged over the data's completions in place of mismatched ones, hence higher on the data being trained
-      on, and it is taken over the whole optimizer batch: a baseline of one micro-batch would make the loss
-      depend on how the batch is cut.
+      log-ratio averaged over the data's completions in place of mismatched ones, hence larger in size on the
+      data being trained on, and it is taken over the whole optimizer batch: a baseline of one micro-batch
+      would make the loss depend on how the batch is cut.
     - `none`: zero.
 
     Source:
@@ -54,7 +53,8 @@ class Kto(Objective):
     name: ClassVar[str] = "kto"
     data: ClassVar[DataKind] = "unpaired"
     default_beta: ClassVar[float | None] = 0.1
-    source: ClassVar[str] = "arXiv 2402.01306, eq. (7); beta 0.1 from its experiments and TRL's default"
+    source: ClassVar[str] = "arXiv 2402.01306, eq. (7)"
+    beta_source: ClassVar[str | None] = "its experiments; TRL's default too"
     uses_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -64,10 +64,7 @@ class Kto(Objective):
         check_positive(
             self.undesirable_weight, "undesirable_weight", meaning="the weight of undesirable samples"
         )
-        if self.kl_baseline not in _BASELINES:
-            raise ValueError(
-                f"unknown kl_baseline {self.kl_baseline!r}{nearest(self.kl_baseline, _BASELINES)}"
-            )
+        check_choice(self.kl_baseline, "kl_baseline", _BASELINES)
 
     @property
     def couples_batch(self) -> bool:

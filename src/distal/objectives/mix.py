@@ -45,6 +45,7 @@ class Mix(Objective):
     data: ClassVar[DataKind] = "paired"
     default_beta: ClassVar[float | None] = None
     source: ClassVar[str] = "weighted sums of losses as in arXiv 2411.10442; each part keeps its own defaults"
+    uses_weights: ClassVar[bool] = True  # as far as its parts do: each of them checks for itself
 
     def __post_init__(self) -> None:
         """Build the parts, which checks them."""

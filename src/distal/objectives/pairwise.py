@@ -64,7 +64,8 @@ class Dpo(PairwiseObjective):
 
     name: ClassVar[str] = "dpo"
     default_beta: ClassVar[float | None] = 0.1
-    source: ClassVar[str] = "arXiv 2305.18290, eq. (7); beta 0.1 from its experiments and from TRL's default"
+    source: ClassVar[str] = "arXiv 2305.18290, eq. (7)"
+    beta_source: ClassVar[str | None] = "its experiments; TRL's default too"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -97,7 +98,8 @@ class Ipo(PairwiseObjective):
 
     name: ClassVar[str] = "ipo"
     default_beta: ClassVar[float | None] = 0.1
-    source: ClassVar[str] = "arXiv 2310.12036, eq. (17); beta 0.1 is TRL's default"
+    source: ClassVar[str] = "arXiv 2310.12036, eq. (17)"
+    beta_source: ClassVar[str | None] = "TRL's default"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -128,7 +130,8 @@ class Hinge(PairwiseObjective):
 
     name: ClassVar[str] = "hinge"
     default_beta: ClassVar[float | None] = 0.1
-    source: ClassVar[str] = "arXiv 2305.10425 and 2309.06657; beta 0.1 is TRL's default"
+    source: ClassVar[str] = "arXiv 2305.10425; arXiv 2309.06657, eq. (12)"
+    beta_source: ClassVar[str | None] = "TRL's default"
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -11,9 +11,9 @@ from distal.objectives.aot import Aot, Aot2, Aot2Unpaired, AotUnpaired
 from distal.objectives.base import DataKind, Objective
 from distal.objectives.kto import Kto
 from distal.objectives.mix import Mix
-from distal.objectives.names import nearest
 from distal.objectives.pairwise import Dpo, Hinge, Ipo
 from distal.objectives.sft import Sft
+from distal.transport._names import nearest
 
 __all__ = ["ObjectiveInfo", "describe_objective", "get_objective", "objective_names"]
 
@@ -35,7 +35,8 @@ class ObjectiveInfo:
         couples_batch: whether one unit's loss depends on the others of the batch, with default options.
         options: name of each option, and one line on what it does.
         default_beta: the default slope, 1/nats; None if it has no beta.
-        source: paper, equation, and where the default beta comes from.
+        beta_source: where that default comes from; None if it has no beta.
+        source: paper and equation.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ObjectiveInfo:
     couples_batch: bool
     options: Mapping[str, str]
     default_beta: float | None
+    beta_source: str | None
     source: str
 
 
@@ -65,7 +67,7 @@ def _lookup(name: object) -> type[Objective]:
 
 
 def describe_objective(name: str) -> ObjectiveInfo:
-    """Data kind, options, default beta and source of an objective.
+    """Data kind, coupling, options, default beta and sources of an objective.
 
     Raises:
         ValueError: no objective has this name.
@@ -84,6 +86,7 @@ def describe_objective(name: str) -> ObjectiveInfo:
         couples_batch=default.couples_batch,
         options=MappingProxyType(options),
         default_beta=objective.default_beta,
+        beta_source=objective.beta_source,
         source=objective.source,
     )
 
@@ -107,14 +110,16 @@ def get_objective(name: str, **options: Any) -> Objective:
     Example:
         >>> get_objective("aot", cost="squared_hinge", margin=5.0).couples_batch
         True
-        >>> get_objective("dpo", sort="hard")
+        >>> get_objective("dpo", kl_baseline="none")
         Traceback (most recent call last):
             ...
-        ValueError: option 'sort' is not used by objective 'dpo'; it has: beta, label_smoothing
+        ValueError: option 'kl_baseline' is not used by objective 'dpo', only by kto; Known: beta, label_smoothing
     """
     objective = _lookup(name)
     known = objective.options()
     for key in options:
         if key not in known:
-            raise ValueError(f"option {key!r} is not used by objective {name!r}; it has: {', '.join(known)}")
+            users = [other for other, kind in _OBJECTIVES.items() if key in kind.options()]
+            others = f", only by {', '.join(users)}" if users else ""
+            raise ValueError(f"option {key!r} is not used by objective {name!r}{others}{nearest(key, known)}")
     return objective(**{key: value for key, value in options.items() if value is not None})

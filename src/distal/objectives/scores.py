@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distal.transport._checks import check_pair, check_sample, check_weights
+from distal.transport._checks import check_pair, check_weights
 
 __all__ = ["ObjectiveOutput", "SequenceScores"]
 
@@ -83,7 +83,7 @@ class SequenceScores:
         if self.chosen_lengths is not None:
             check_weights(self.chosen_lengths, self.policy_chosen, "chosen_lengths")
         if self.mismatched_rewards is not None:
-            check_sample(self.mismatched_rewards, "mismatched_rewards")
+            check_pair(self.mismatched_rewards, self.policy_chosen, "mismatched_rewards", "policy_chosen")
 
     @classmethod
     def from_pairs(

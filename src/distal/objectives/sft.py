@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distal.objectives.base import DataKind, Objective, option
 from distal.objectives.scores import ObjectiveOutput, SequenceScores
-from distal.transport._checks import check_weights
+from distal.transport._checks import check_flag, check_weights
 
 __all__ = ["Sft"]
 
@@ -31,6 +31,10 @@ class Sft(Objective):
     """
 
     per_token: bool = option(False, "divide by tokens instead of by completions")
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_flag(self.per_token, "per_token")
 
     name: ClassVar[str] = "sft"
     data: ClassVar[DataKind] = "unpaired"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from distal.objectives.names import nearest
 from distal.transport._checks import check_positive
+from distal.transport._names import check_choice
 from distal.transport.costs import Cost, HingeCost, LeastSquaresCost, LogisticCost, SquaredHingeCost
 from distal.transport.levels import Distortion, QuantileBand
 from distal.transport.soft_sorting import Regularization, check_regularization
@@ -50,8 +50,7 @@ def build_cost(cost: str | Cost, *, beta: float | None, margin: float | None) ->
     if cost == "logistic":
         _refuse("cost='logistic'", margin=margin)
         return LogisticCost(DEFAULT_BETA if beta is None else beta)
-    if cost not in _BY_MARGIN:
-        raise ValueError(f"unknown cost {cost!r}{nearest(cost, COST_NAMES)}")
+    check_choice(cost, "cost", COST_NAMES)
     _refuse(f"cost={cost!r}", beta=beta)
     return _BY_MARGIN[cost](DEFAULT_MARGIN if margin is None else margin)
 
@@ -83,8 +82,7 @@ class SortOptions:
                 the soft sort beside `sort='hard'`.
             TypeError: a strength that is not a number.
         """
-        if sort not in ("hard", "soft"):
-            raise ValueError(f"sort must be 'hard' or 'soft', got {sort!r}")
+        check_choice(sort, "sort", ("hard", "soft"))
         given = {"soft_sort_strength": strength, "soft_sort_regularization": regularization}
         for name, value in given.items():
             if sort == "hard" and value is not None:
@@ -92,7 +90,7 @@ class SortOptions:
                     f"option {name!r} is not used by sort='hard', got {value!r}; set sort='soft'"
                 )
         kind = "l2" if regularization is None else regularization
-        check_regularization(kind)
+        check_regularization(kind, "soft_sort_regularization")
         if sort == "hard":
             return cls(None, "l2")
         strength = DEFAULT_STRENGTH if strength is None else strength
@@ -115,4 +113,4 @@ def build_distortion(weighting: Distortion | Sequence[float] | None) -> Distorti
         raise TypeError(
             f"quantile_weighting must be a band [low, high] of levels or a callable, got {weighting!r}"
         )
-    return QuantileBand(float(weighting[0]), float(weighting[1]))
+    return QuantileBand(weighting[0], weighting[1])

@@ -65,6 +65,7 @@ _OBJECTIVE_OPTIONS = (
     "quantile_weighting",
     "desirable_weight",
     "undesirable_weight",
+    "kl_baseline",
     "per_token",
     "parts",
 )
@@ -121,6 +122,9 @@ class AlignmentConfig(TrainingArguments):
     )
     desirable_weight: float | None = _option(None, "KTO: weight of desirable samples (default 1).")
     undesirable_weight: float | None = _option(None, "KTO: weight of undesirable samples (default 1).")
+    kl_baseline: str | None = _option(
+        None, "KTO: what rewards are measured from, batch (default: the batch's mean reward) or none."
+    )
     per_token: bool | None = _option(None, "sft: divide by tokens instead of by completions.")
     parts: list[dict[str, Any]] | None = _option(
         None, "mix: its parts, each with objective, weight, and options of that objective."
@@ -297,6 +301,11 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
+        if self.kl_baseline == "mismatched":
+            raise ConfigError(
+                "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
+                "set batch or none"
+            )
         self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distal.transport.influence import Side
+
 __all__ = ["ClusterLabels", "Clusters"]
 
 ClusterLabels = object
@@ -42,17 +44,20 @@ class Clusters:
 
         Raises:
             ValueError: the wrong number of labels, or fewer than two clusters.
+            TypeError: labels that are not all numbers or all strings.
         """
         if labels is None:
             return cls.singletons(n, m, paired=paired)
         sides = (labels, labels) if paired else labels
         if not isinstance(sides, tuple) or len(sides) != 2:
             raise ValueError("clusters of unpaired samples must be a tuple of labels (of u, of v)")
-        u_labels, v_labels = (np.asarray(torch.as_tensor(x) if isinstance(x, Tensor) else x) for x in sides)
+        u_labels, v_labels = (_as_labels(x) for x in sides)
         if u_labels.shape != (n,) or v_labels.shape != (m,):
             raise ValueError(
                 f"clusters must hold one label per sample, {n} and {m}, got {u_labels.shape} and {v_labels.shape}"
             )
+        if (u_labels.dtype.kind in "US") != (v_labels.dtype.kind in "US"):
+            raise TypeError("clusters must be all numbers or all strings, got numbers on one side only")
         names, numbers = np.unique(np.concatenate([u_labels, v_labels]), return_inverse=True)
         if names.size < 2:
             raise ValueError(f"clusters must hold at least two different labels, got {names.size}")
@@ -65,19 +70,24 @@ class Clusters:
         u = torch.arange(n)
         return cls(u, u, n) if paired else cls(u, n + torch.arange(m), n + m)
 
-    def standard_error(self, on_u: Tensor, on_v: Tensor) -> Tensor:
-        """Standard error of a statistic from the centred influences of its samples, summed within clusters.
+    def covariance(self, one: Side, two: Side) -> Tensor:
+        """Covariance of two statistics from the centred influences of their samples, summed within clusters.
 
         Args:
-            on_u: influences of u, float64, shape (..., n).
-            on_v: influences of v, float64, shape (..., m).
+            one: a statistic with its influences, shapes (..., n) and (..., m).
+            two: another one, or the same for its variance.
 
         Returns:
-            Standard errors, shape (...).
+            Covariances, shape (...).
         """
-        total = torch.zeros(*on_u.shape[:-1], self.count, dtype=torch.float64)
-        total.index_add_(-1, self.u, on_u / on_u.shape[-1]).index_add_(-1, self.v, on_v / on_v.shape[-1])
-        return (total.square().sum(-1) * self.count / (self.count - 1)).sqrt()
+        product = self._totals(one) * self._totals(two)
+        return product.sum(-1) * self.count / (self.count - 1)
+
+    def _totals(self, side: Side) -> Tensor:
+        """What each cluster adds to the statistic, shape (..., count)."""
+        on_u, on_v = side.on_u / side.on_u.shape[-1], side.on_v / side.on_v.shape[-1]
+        total = torch.zeros(*on_u.shape[:-1], self.count, dtype=on_u.dtype)
+        return total.index_add_(-1, self.u, on_u).index_add_(-1, self.v, on_v)
 
     def resample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Clusters]:
         """Draw as many clusters with replacement; samples of u and of v drawn, and their clusters."""
@@ -85,6 +95,15 @@ class Clusters:
         i, i_cluster = _members(self.u, drawn, self.count)
         j, j_cluster = _members(self.v, drawn, self.count)
         return i, j, Clusters(i_cluster, j_cluster, self.count)
+
+
+def _as_labels(x: object) -> np.ndarray:
+    labels = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
+    if labels.dtype.kind not in "biufUS":
+        raise TypeError(f"clusters must be all numbers or all strings, got {labels.dtype}")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"clusters holds {int(np.isnan(labels).sum())} labels that are NaN")
+    return labels
 
 
 def _members(cluster: Tensor, drawn: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -6,15 +6,15 @@ cost, which is not convex, the sorted pairing is not the cheapest one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distal.transport._checks import check_positive
+from distal.transport._checks import check_number, check_positive
 
 __all__ = [
     "Cost",
@@ -31,10 +31,7 @@ Cost = Callable[[Tensor], Tensor]
 
 
 def _check_margin(margin: object) -> None:
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
-        raise TypeError(f"margin must be a number of nats, got {type(margin).__name__}")
-    if not math.isfinite(margin):
-        raise ValueError(f"margin must be a finite number of nats, got {margin}")
+    check_number(margin, "margin", meaning="nats")
 
 
 @dataclass(frozen=True)
@@ -176,6 +173,7 @@ class SmoothedCost:
 
     Raises:
         ValueError: `smoothing` lies outside [0, 0.5).
+        TypeError: `smoothing` is not a number, or `cost` not callable.
 
     Source:
         arXiv 2406.05882, appendix B (printed code), for the logistic cost.
@@ -190,6 +188,8 @@ class SmoothedCost:
     smoothing: float
 
     def __post_init__(self) -> None:
+        _check_callable(self.cost)
+        check_number(self.smoothing, "smoothing", meaning="the assumed share of flipped labels")
         if not 0.0 <= self.smoothing < 0.5:
             raise ValueError(
                 f"smoothing must lie in [0, 0.5), got {self.smoothing}; 0.5 says nothing about labels"
@@ -200,19 +200,24 @@ class SmoothedCost:
         return (1.0 - self.smoothing) * self.cost(gap) + self.smoothing * self.cost(-gap)
 
 
+def _check_callable(cost: object) -> None:
+    if not callable(cost):
+        raise TypeError(f"cost must be a callable such as LogisticCost(), got {type(cost).__name__}")
+
+
 def apply_cost(cost: Cost, gap: Tensor) -> Tensor:
     """Apply `cost` to gaps and check that it answered elementwise.
 
     Raises:
-        TypeError: `cost` is not callable, or does not return a tensor.
+        TypeError: `cost` is not callable, or does not return a floating tensor.
         ValueError: it returns another shape.
     """
-    if not callable(cost):
-        raise TypeError(f"cost must be a callable such as LogisticCost(), got {type(cost).__name__}")
-    value = cost(gap)
-    shape = getattr(value, "shape", None)
-    if shape is None:
+    _check_callable(cost)
+    value = cast(object, cost(gap))
+    if not isinstance(value, Tensor):
         raise TypeError(f"cost must return a torch.Tensor, got {type(value).__name__}")
-    if shape != gap.shape:
-        raise ValueError(f"cost must work elementwise: {tuple(gap.shape)} in, {tuple(shape)} out")
+    if not value.is_floating_point():
+        raise TypeError(f"cost must return a floating tensor, got {value.dtype}")
+    if value.shape != gap.shape:
+        raise ValueError(f"cost must work elementwise: {tuple(gap.shape)} in, {tuple(value.shape)} out")
     return value

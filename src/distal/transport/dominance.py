@@ -7,15 +7,16 @@ the two curves that lies on the wrong side.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from distal.transport._checks import as_statistic
+from distal.transport._checks import as_statistics, check_number
 from distal.transport.solver import Staircase, staircase
 
-__all__ = ["Order", "violation_parts", "violation_ratio"]
+__all__ = ["Order", "check_order", "ratio_of_sorted", "share_below", "squared_sides", "violation_ratio"]
 
 Order = Literal[1, 2]
 
@@ -26,14 +27,14 @@ def check_order(order: int) -> None:
     Raises:
         ValueError: another order.
     """
-    if order not in (1, 2):
+    if isinstance(order, bool) or order not in (1, 2):
         raise ValueError(f"order must be 1 (quantiles) or 2 (integrated quantiles), got {order!r}")
 
 
-def violation_parts(gap: Tensor, mass: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """Numerator and denominator of the violation ratio, of a piecewise constant quantile gap.
+def squared_sides(gap: Tensor, mass: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Squared distance on the wrong and on the right side, of a piecewise constant quantile gap.
 
-    Order 1: `int (gap)_-^2` and `int gap^2`. Order 2: the same of `D(t) = int_0^t gap`, which is piecewise
+    Order 1: `int (gap)_-^2` and `int (gap)_+^2`. Order 2: the same of `D(t) = int_0^t gap`, which is piecewise
     linear, integrated exactly, zero crossings included.
 
     Args:
@@ -42,7 +43,8 @@ def violation_parts(gap: Tensor, mass: Tensor, order: int) -> tuple[Tensor, Tens
         order: 1 or 2.
 
     Returns:
-        Violation and squared distance, each of shape (...).
+        Wrong side and right side, each of shape (...). Their sum is the squared distance, their ratio to it
+        within [0, 1] whatever the rounding.
     """
     if order == 1:
         below, above = gap.clamp(max=0).square(), gap.clamp(min=0).square()
@@ -50,18 +52,25 @@ def violation_parts(gap: Tensor, mass: Tensor, order: int) -> tuple[Tensor, Tens
         after = (mass * gap).cumsum(-1)
         before = after - mass * gap
         below, above = _mean_square_below(before, after), _mean_square_below(-before, -after)
-    violation = (mass * below).sum(-1)
-    # The distance as a sum of its two sides keeps the ratio within [0, 1] whatever the rounding.
-    return violation, violation + (mass * above).sum(-1)
+    return (mass * below).sum(-1), (mass * above).sum(-1)
+
+
+def share_below(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the straight line from `before` to `after` is below 0: its share of the way, and the values at both ends.
+
+    Example:
+        >>> share_below(torch.tensor(-1.0), torch.tensor(3.0))
+        (tensor(0.2500), tensor(-1.), tensor(0.))
+    """
+    low, high = torch.minimum(before, after).clamp(max=0), torch.maximum(before, after)
+    crosses = (low < 0) & (high > 0)
+    share = torch.where(crosses, -low / (high - low).clamp_min(torch.finfo(low.dtype).tiny), 1.0)
+    return share, low, high.clamp(max=0)
 
 
 def _mean_square_below(before: Tensor, after: Tensor) -> Tensor:
     """Mean of `(x)_-^2` along the straight line from `before` to `after`, exactly."""
-    low, high = torch.minimum(before, after).clamp(max=0), torch.maximum(before, after)
-    crosses = (low < 0) & (high > 0)
-    # A line that crosses zero is below it on a share -low / (high - low) of its way, from low to 0.
-    share = torch.where(crosses, -low / (high - low).clamp_min(torch.finfo(low.dtype).tiny), 1.0)
-    end = high.clamp(max=0)
+    share, low, end = share_below(before, after)
     return share * (low.square() + low * end + end.square()) / 3
 
 
@@ -74,9 +83,10 @@ def ratio_of_sorted(u: Tensor, v: Tensor, cells: Staircase, order: int) -> Tenso
         cells: one staircase for all of them, or one for each if u and v are single samples.
         order: 1 or 2.
     """
-    gap = u[..., cells.u_rank] - v[..., cells.v_rank]
-    violation, distance = violation_parts(gap, cells.mass, order)
-    return torch.where(distance > 0, violation / distance, torch.nan)
+    gap = u.double()[..., cells.u_rank] - v.double()[..., cells.v_rank]
+    wrong, right = squared_sides(gap, cells.mass, order)
+    distance = wrong + right
+    return torch.where(distance > 0, wrong / distance, torch.nan)
 
 
 def violation_ratio(u: object, v: object, order: Order = 1, *, tolerance: float = 0.0) -> float:
@@ -97,7 +107,7 @@ def violation_ratio(u: object, v: object, order: Order = 1, *, tolerance: float 
 
     Raises:
         ValueError: another order, a negative tolerance, or an empty, non-finite or non-1-D sample.
-        TypeError: a sample that is not made of real numbers.
+        TypeError: a sample that is not made of real numbers, or a tolerance that is not one.
 
     Source:
         arXiv 2310.07132 (first and second order); arXiv 2406.05882 uses the first as its diagnostic.
@@ -111,13 +121,14 @@ def violation_ratio(u: object, v: object, order: Order = 1, *, tolerance: float 
         nan
     """
     check_order(order)
-    if not tolerance >= 0:
+    check_number(tolerance, "tolerance", meaning="nats")
+    if tolerance < 0:
         raise ValueError(f"tolerance must be a non-negative number of nats, got {tolerance}")
-    u_sorted = as_statistic(u, "u").cpu().sort().values
-    v_sorted = as_statistic(v, "v").cpu().sort().values
+    one, two, scale = as_statistics(u, v)
+    u_sorted, v_sorted = one.sort().values, two.sort().values
     cells = staircase(u_sorted.numel(), v_sorted.numel(), u_sorted.device)
     gap = u_sorted[cells.u_rank] - v_sorted[cells.v_rank]
-    violation, distance = violation_parts(gap, cells.mass, order)
-    if float(distance) <= tolerance**2:
-        return float("nan")
-    return float(violation / distance)
+    wrong, right = (float(side) for side in squared_sides(gap, cells.mass, order))
+    if scale * math.sqrt(wrong + right) <= tolerance:
+        return math.nan
+    return wrong / (wrong + right)

@@ -1,72 +1,71 @@
-"""Influence functions of violation and distance: how much each sample moves them, and from that standard errors.
+"""The two sides of a quantile gap as norms, and how much each sample moves them: standard errors without simulation.
 
-The violation ratio is a ratio A / B of functionals of the two laws. Whether it lies below a threshold theta
-is the sign of `A - theta B`, which unlike the ratio is close to normal in moderate samples. At first order
-both are transport costs, with `h(x) = (x)_-^2` and `h(x) = x^2`, so their influence functions are their dual
-potentials. At second order the chain rule through `D(t) = int_0^t (Q_U - Q_V)` gives a potential whose slope
-at `Q_U(s)` is `int_s^1 h'(D(t)) dt`.
+At first order the squared norms are transport costs, with `h(x) = (x)_-^2` and `h(x) = (x)_+^2`, so their influence
+functions are their dual potentials. At second order the chain rule through `D(t) = int_0^t (Q_U - Q_V)` gives a
+potential whose slope at `Q_U(s)` is `int_s^1 h'(D(t)) dt`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from distal.transport.dominance import violation_parts
+from distal.transport.dominance import share_below, squared_sides
 from distal.transport.solver import Staircase, staircase
 
-__all__ = ["Contrast", "contrast"]
+__all__ = ["Side", "sides"]
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """The contrast `A - theta B` of violation A and squared distance B, and how much each sample moves it.
+class Side(NamedTuple):
+    """How far two quantile curves are apart on one side, and how much each sample moves it.
 
     Attributes:
-        violation: A, shape (...).
-        distance: B, shape (...).
-        threshold: theta.
-        on_u: centred influence of each u, shape (..., n): to first order the contrast moves by their mean.
+        norm: square root of the integral of the squared gap on this side, shape (...).
+        on_u: centred influence of each u, shape (..., n): to first order the norm moves by their mean. Zero where
+            the norm is zero.
         on_v: the same for each v, shape (..., m).
     """
 
-    violation: Tensor
-    distance: Tensor
-    threshold: float
+    norm: Tensor
     on_u: Tensor
     on_v: Tensor
 
-    @property
-    def value(self) -> Tensor:
-        """The contrast, negative where the violation ratio is below the threshold, shape (...)."""
-        return self.violation - self.threshold * self.distance
+
+_Steps = tuple[Tensor, Tensor]
+"""Increments of two potentials along the sorted samples, shapes (..., n - 1) and (..., m - 1)."""
 
 
-def contrast(u: Tensor, v: Tensor, order: int, threshold: float) -> Contrast:
-    """Contrast of two samples with its influence function; leading dimensions hold independent problems.
+def sides(u: Tensor, v: Tensor, order: int) -> tuple[Side, Side]:
+    """The wrong side and the right side of two samples; leading dimensions hold independent problems.
 
     Args:
         u: samples that should dominate, float64, shape (..., n).
         v: samples to be dominated, float64, shape (..., m).
         order: 1 or 2.
-        threshold: theta.
 
     Source:
-        Delta method on the two potentials; the central limit theorem for the ratio is that of del Barrio,
+        Delta method on the two potentials. The central limit theorem behind it is that of del Barrio,
         Cuesta-Albertos, Matran 2018, as used by arXiv 2310.07132.
     """
     u_sorted, u_order = u.sort(-1)
     v_sorted, v_order = v.sort(-1)
     cells = staircase(u.shape[-1], v.shape[-1], u.device)
     gap = u_sorted[..., cells.u_rank] - v_sorted[..., cells.v_rank]
-    violation, distance = violation_parts(gap, cells.mass, order)
-    slopes = _first_order_steps if order == 1 else _second_order_steps
-    u_steps, v_steps = slopes(u_sorted, v_sorted, gap, cells, threshold)
-    return Contrast(
-        violation, distance, threshold, _potential(u_steps, u_order), _potential(v_steps, v_order)
+    if order == 1:
+        steps = _first_order_steps(u_sorted, v_sorted)
+    else:
+        steps = _second_order_steps(u_sorted.diff(dim=-1), v_sorted.diff(dim=-1), gap, cells)
+    norms = [squared.sqrt() for squared in squared_sides(gap, cells.mass, order)]
+    # The norm is the root of the squared norm, whose potentials these are.
+    slopes = [torch.where(norm > 0, 0.5 / norm, 0.0)[..., None] for norm in norms]
+    wrong, right = (
+        Side(norm, slope * _potential(on_u, u_order), slope * _potential(on_v, v_order))
+        for norm, slope, (on_u, on_v) in zip(norms, slopes, steps, strict=True)
     )
+    return wrong, right
 
 
 def _potential(steps: Tensor, order: Tensor) -> Tensor:
@@ -76,31 +75,43 @@ def _potential(steps: Tensor, order: Tensor) -> Tensor:
     return torch.empty_like(ordered).scatter_(-1, order, ordered)
 
 
-def _first_order_steps(
-    u: Tensor, v: Tensor, gap: Tensor, cells: Staircase, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Increments of the dual potentials for the cost `(x)_-^2 - theta x^2`: changes of cost along the staircase."""
-    steps = (gap.clamp(max=0).square() - threshold * gap.square()).diff(dim=-1)
+def _first_order_steps(u: Tensor, v: Tensor) -> tuple[_Steps, _Steps]:
+    """Changes of the costs `(x)_-^2` and `(x)_+^2` along the staircase: increments of their dual potentials.
+
+    Where breakpoints of both grids coincide the staircase may move on in u or in v first. Either gives optimal
+    potentials; their mean treats both sides alike.
+    """
+    n, m = u.shape[-1], v.shape[-1]
+    u_first, mirrored = staircase(n, m, u.device), staircase(m, n, u.device)
+    v_first = Staircase(mirrored.v_rank, mirrored.u_rank, mirrored.mass)
+    if math.gcd(n, m) == 1:
+        return _steps_along(u, v, u_first)
+    one, two = _steps_along(u, v, u_first), _steps_along(u, v, v_first)
+    wrong, right = (((one[k][0] + two[k][0]) / 2, (one[k][1] + two[k][1]) / 2) for k in (0, 1))
+    return wrong, right
+
+
+def _steps_along(u: Tensor, v: Tensor, cells: Staircase) -> tuple[_Steps, _Steps]:
+    gap = u[..., cells.u_rank] - v[..., cells.v_rank]
     u_moves = cells.u_rank.diff() > 0
-    return steps[..., u_moves], steps[..., ~u_moves]
+    wrong, right = (x.square().diff(dim=-1) for x in (gap.clamp(max=0), gap.clamp(min=0)))
+    return (wrong[..., u_moves], wrong[..., ~u_moves]), (right[..., u_moves], right[..., ~u_moves])
 
 
 def _second_order_steps(
-    u: Tensor, v: Tensor, gap: Tensor, cells: Staircase, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Increments of the potentials at second order: slope `int_s^1 h'(D(t)) dt` times the gap between neighbours."""
+    u_gaps: Tensor, v_gaps: Tensor, gap: Tensor, cells: Staircase
+) -> tuple[_Steps, _Steps]:
+    """Slope `int_s^1 h'(D(t)) dt` of each potential times the gap between neighbours."""
     after = (cells.mass * gap).cumsum(-1)
     before = after - cells.mass * gap
-    # The integral of h'(D) over a cell, on which D is a straight line.
-    pull = cells.mass * (2 * _mean_below(before, after) - threshold * (before + after))
-    tail = pull.flip(-1).cumsum(-1).flip(-1)
+    share, low, end = share_below(before, after)
+    # The integral over a cell of 2 min(D, 0); that of 2 D is the sum of both ends times the mass.
+    wrong = cells.mass * share * (low + end)
+    right = cells.mass * (before + after) - wrong
     u_moves = cells.u_rank.diff() > 0
-    return tail[..., 1:][..., u_moves] * u.diff(dim=-1), -tail[..., 1:][..., ~u_moves] * v.diff(dim=-1)
 
+    def steps(pull: Tensor) -> _Steps:
+        tail = pull.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+        return tail[..., u_moves] * u_gaps, -tail[..., ~u_moves] * v_gaps
 
-def _mean_below(before: Tensor, after: Tensor) -> Tensor:
-    """Mean of `min(x, 0)` along the straight line from `before` to `after`."""
-    low, high = torch.minimum(before, after).clamp(max=0), torch.maximum(before, after)
-    crosses = (low < 0) & (high > 0)
-    share = torch.where(crosses, -low / (high - low).clamp_min(torch.finfo(low.dtype).tiny), 1.0)
-    return share * (low + high.clamp(max=0)) / 2
+    return steps(wrong), steps(right)

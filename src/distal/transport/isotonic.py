@@ -1,25 +1,34 @@
 """Isotonic regression by merging: which entries of a sequence are pooled into one block.
 
-Pool-adjacent-violators walks the sequence entry by entry. Here neighbouring stretches are merged instead, all
-of one length at once, so that the work is done by tensor operations: O(n log n) in all, on any device.
+Pool-adjacent-violators walks the sequence entry by entry. Here the work is done by tensor operations, on any
+device.
 
-When two fitted stretches meet, only the end of the left one and the start of the right one can be pooled, and
-into a single block. Its left end is found by bisection, its right end by another one; a stretch whose
-boundary is in order costs one comparison.
+An entry below one that stands before it, or above one that stands after it, is in disorder; what lies between two
+stretches in disorder is a block by itself. Usually such stretches are few and short (large gaps are in the tails),
+and each is fitted by comparing all of its intervals. Otherwise neighbouring stretches of the whole sequence are
+merged, all of one length at once, in O(n log n) whatever the data. When two fitted stretches meet, only the end of
+the left one and the start of the right one can be pooled, and into a single block. Its left end is found by
+bisection, its right end by another one; a stretch whose boundary is in order costs one comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _AT_ONCE = 64
 """Length up to which a row is asked at all of its entries at once."""
+_INTERVALS = 1 << 16
+"""Intervals that may be compared directly, which bounds the memory taken beyond that of the sample."""
 
-__all__ = ["Pooling", "l2_pooling", "log_pooling", "pooled_blocks"]
+_ROUNDING = 16 * torch.finfo(torch.float64).eps
+
+__all__ = ["Blocks", "Pooling", "l2_pooling", "log_pooling", "pooled_blocks"]
 
 
 @dataclass(frozen=True)
@@ -63,28 +72,73 @@ def log_pooling(z: Tensor, a: Tensor) -> Pooling:
     )
 
 
-def pooled_blocks(pooling: Pooling) -> Tensor:
+class Blocks(NamedTuple):
+    """Where a fit differs from the data, or may: k entries in order, each in one block.
+
+    Attributes:
+        entry: position of each entry in the sequence, increasing, shape (k,).
+        block: index of its block, from 0, non-decreasing, int64, shape (k,).
+    """
+
+    entry: Tensor
+    block: Tensor
+
+
+def pooled_blocks(pooling: Pooling) -> Blocks | None:
     """Blocks of the non-decreasing fit.
 
     Args:
         pooling: data of n entries and the rule to pool them.
 
     Returns:
-        Index of each entry's block, from 0, non-decreasing, int64, shape (n,).
+        The blocks, without some or all of the entries that are blocks by themselves; None if nothing is pooled.
     """
-    n = pooling.data.shape[-1]
-    fit = pooling.value(pooling.data)
-    if not bool((fit[1:] < fit[:-1]).any()):
-        return torch.arange(n, device=fit.device)
+    values = pooling.value(pooling.data)
+    after = values.flip(0).cummin(0).values.flip(0)
+    disorder = values.cummax(0).values[:-1] > after[1:]
+    # A change of the padded flags is the begin and the end (included) of a stretch, in turns.
+    starts, ends = F.pad(disorder, (1, 1)).diff().nonzero().view(-1, 2).unbind(1)
+    if starts.numel() == 0:
+        return None
+    longest = int((ends - starts).max()) + 1
+    if starts.numel() * longest**2 <= _INTERVALS:
+        index = starts[:, None] + torch.arange(longest, device=values.device)
+        inside = index <= ends[:, None]
+        data = pooling.data[:, index.clamp(max=values.numel() - 1)]
+        fit = _fit_by_intervals(data, inside, pooling)
+        # What differs by rounding alone is one block: taken apart, the halves of a log-sum-exp need not be in order.
+        rises = fit.diff(dim=1) > _ROUNDING * data.abs().amax()
+        # Each stretch begins a block of its own.
+        return Blocks(index[inside], F.pad(rises, (1, 0), value=True)[inside].cumsum(0) - 1)
+    fit = _fit_by_merging(values, pooling)
+    block = F.pad(fit[1:] > fit[:-1], (1, 0)).cumsum(0)
+    return Blocks(torch.arange(values.numel(), device=values.device), block)
+
+
+def _fit_by_intervals(data: Tensor, inside: Tensor, pooling: Pooling) -> Tensor:
+    """Fit each row of data, shape (2, p, l), as far as it is `inside`, shape (p, l).
+
+    The fit of entry i is the least over k >= i of the greatest over j <= i of the pooled value of j .. k.
+    """
+    at = torch.arange(inside.shape[1], device=inside.device)
+    upwards = at >= at[:, None]  # [j, k]: j <= k
+    totals = pooling.running(torch.where(upwards, data[:, :, None, :], pooling.empty))
+    # [i, k]: over j <= i. Where j > k the value is that of nothing, but such j come after every i <= k.
+    greatest = pooling.value(totals).cummax(-2).values
+    return torch.where(upwards & inside[:, None, :], greatest, torch.inf).amin(-1)
+
+
+def _fit_by_merging(values: Tensor, pooling: Pooling) -> Tensor:
+    """Fit the whole sequence."""
+    n = values.numel()
     size = 1 << (n - 1).bit_length()
-    data = torch.nn.functional.pad(pooling.data, (0, size - n), value=pooling.empty)
-    fit = torch.nn.functional.pad(fit, (0, size - n), value=torch.inf)
+    data = F.pad(pooling.data, (0, size - n), value=pooling.empty)
+    fit = F.pad(values, (0, size - n), value=torch.inf)
     length = 1
     while length < size:
         fit = _merge_neighbours(fit.view(-1, 2 * length), data.view(2, -1, 2 * length), pooling).view(-1)
         length *= 2
-    starts = torch.nn.functional.pad((fit[1:n] > fit[: n - 1]).long(), (1, 0))
-    return starts.cumsum(0)
+    return fit[:n]
 
 
 def _merge_neighbours(fit: Tensor, data: Tensor, pooling: Pooling) -> Tensor:
@@ -134,8 +188,9 @@ class _Totals:
         length = data.shape[-1] // 2
         left = pooling.running(data[..., :length].flip(-1)).flip(-1)
         right = pooling.running(data[..., length:])
-        pad = torch.nn.functional.pad
-        return cls(pad(left, (0, 1), value=pooling.empty), pad(right, (1, 0), value=pooling.empty), pooling)
+        return cls(
+            F.pad(left, (0, 1), value=pooling.empty), F.pad(right, (1, 0), value=pooling.empty), pooling
+        )
 
     def value(self, start: Tensor, end: Tensor) -> Tensor:
         """Value of left[start:] and right[:end] pooled, for indices of shape (p, c)."""

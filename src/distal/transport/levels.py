@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distal.transport._checks import check_number
 from distal.transport.costs import Cost, apply_cost
 from distal.transport.solver import Staircase
 
@@ -30,6 +31,7 @@ class QuantileBand:
 
     Raises:
         ValueError: not `0 <= low < high <= 1`.
+        TypeError: an end that is not a number.
 
     Example:
         >>> QuantileBand(0.0, 0.5)(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
@@ -41,6 +43,8 @@ class QuantileBand:
 
     def __post_init__(self) -> None:
         """Check the ends."""
+        check_number(self.low, "low", meaning="a level")
+        check_number(self.high, "high", meaning="a level")
         if not 0.0 <= self.low < self.high <= 1.0:
             raise ValueError(f"a band of levels needs 0 <= low < high <= 1, got ({self.low}, {self.high})")
 

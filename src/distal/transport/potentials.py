@@ -18,12 +18,11 @@ def dual_potentials(
 
     On the cells of the optimal staircase the constraint is an equality, which fixes the potentials up to one
     constant: phi grows by the change of cost where the staircase moves on in u, psi where it moves on in v.
-        For convex h the
-    table of costs has the Monge property, so that equality along one monotone staircase implies the
-    inequality everywhere. Hence phi and psi are c-concave, each the c-transform of the other: `phi_i = min_j
-    h(u_i - v_j) - psi_j`. The constant is chosen so that both means are equal. (The paper prints the
-    transform with phi at the wrong argument and the dual (12) with a sign that disagrees with it; this is the
-    symmetric form.)
+    For convex h the table of costs has the Monge property, so that equality along one monotone staircase
+    implies the inequality everywhere. Hence phi and psi are c-concave, each the c-transform of the other:
+    `phi_i = min_j h(u_i - v_j) - psi_j`. The constant is chosen so that both means are equal. (The paper
+    prints the transform with phi at the wrong argument and the dual (12) with a sign that disagrees with it;
+    this is the symmetric form.)
 
     `phi` is also the first variation of the transport cost in the law of u, hence the influence function of
     every statistic built on it.
@@ -61,8 +60,7 @@ def dual_potentials(
         steps, u_moves = on_path.diff(), u_rank.diff() > 0
         phi = torch.nn.functional.pad(steps[u_moves].cumsum(0), (1, 0))
         psi = torch.nn.functional.pad(steps[~u_moves].cumsum(0), (1, 0))
-        # The cost of the first cell is still missing from the sum: share it so that both means come out
-        # equal.
+        # The cost of the first cell is still missing: share it so that both means come out equal.
         phi_mean, psi_mean = (mass * phi[u_rank]).sum(), (mass * psi[v_rank]).sum()
         shift = (on_path[0] + psi_mean - phi_mean) / 2
         phi, psi = phi + shift, psi + on_path[0] - shift

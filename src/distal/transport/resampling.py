@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from distal.transport._checks import as_statistic, check_level
+from distal.transport._checks import as_statistics, check_flag, check_level, check_whole
 from distal.transport.clusters import ClusterLabels, Clusters
 from distal.transport.dominance import Order, check_order, ratio_of_sorted
 from distal.transport.solver import merge_grids, staircase
@@ -104,16 +104,19 @@ def chunk_rows(resamples: int, width: int) -> Iterator[int]:
         yield min(rows, resamples - start)
 
 
-def check_resampling(u: Tensor, v: Tensor, resamples: int, *, paired: bool) -> None:
-    """Refuse resampling that makes no sense.
+def check_resampling(
+    u: Tensor, v: Tensor, resamples: object, seed: object, *, paired: bool
+) -> tuple[int, int]:
+    """Return resamples and seed as ints, and refuse resampling that makes no sense.
 
     Raises:
-        ValueError: fewer than 2 resamples, or paired samples of unequal length.
+        ValueError: fewer than 2 resamples, a negative seed, or paired samples of unequal length.
+        TypeError: resamples or seed not a whole number.
     """
-    if resamples < 2:
-        raise ValueError(f"resamples must be at least 2, got {resamples}")
+    counts = check_whole(resamples, "resamples", least=2), check_whole(seed, "seed", least=0)
     if paired and u.numel() != v.numel():
         raise ValueError(f"paired samples must have equal lengths, got {u.numel()} in u and {v.numel()} in v")
+    return counts
 
 
 def bootstrap_violation_ratio(
@@ -148,7 +151,7 @@ def bootstrap_violation_ratio(
     Raises:
         ValueError: level outside (0, 1), too few resamples, another order, unequal lengths when paired, or a
             bad sample.
-        TypeError: a sample that is not made of real numbers.
+        TypeError: an argument of the wrong type.
 
     Source:
         Resampling for the violation ratio as in arXiv 2310.07132.
@@ -158,10 +161,11 @@ def bootstrap_violation_ratio(
         (0.0, 0.0)
     """
     check_order(order)
-    check_level(level, "level")
-    u_sample, v_sample = as_statistic(u, "u").cpu(), as_statistic(v, "v").cpu()
-    check_resampling(u_sample, v_sample, resamples, paired=paired)
-    ratios = bootstrap_ratios(u_sample, v_sample, order, resamples, seed, paired=paired, clusters=clusters)
+    level = check_level(level, "level")
+    check_flag(paired, "paired")
+    one, two, _ = as_statistics(u, v)
+    resamples, seed = check_resampling(one, two, resamples, seed, paired=paired)
+    ratios = bootstrap_ratios(one, two, order, resamples, seed, paired=paired, clusters=clusters)
     tail = (1.0 - level) / 2.0
     low, high = ratios.nanquantile(torch.tensor([tail, 1.0 - tail], dtype=ratios.dtype)).tolist()
     return low, high

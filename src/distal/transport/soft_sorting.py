@@ -2,34 +2,38 @@
 
 Both regularisations of Blondel et al. 2020 solve an isotonic regression, here in O(n log n) by `isotonic`.
 The blocks that it pools are found without a gradient; the result is a smooth function of the sample given its
-blocks.
+blocks. Both are computed in double precision: a block sums up to n values.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from distal.transport._checks import check_positive, check_sample
-from distal.transport.isotonic import l2_pooling, log_pooling, pooled_blocks
+from distal.transport._names import check_choice
+from distal.transport.isotonic import Pooling, l2_pooling, log_pooling, pooled_blocks
 
 __all__ = ["Regularization", "check_regularization", "soft_sort"]
+
+_LARGEST = sys.float_info.max / 4
 
 Regularization = Literal["l2", "entropic"]
 
 
-def check_regularization(name: object) -> None:
-    """Refuse anything but `l2` and `entropic`.
+def check_regularization(value: object, name: str = "regularization") -> None:
+    """Refuse anything but `l2` and `entropic`; `name` is what the message calls the argument.
 
     Raises:
         ValueError: another name.
+        TypeError: not a string.
     """
-    if name not in _SMOOTHED:
-        raise ValueError(f"regularization must be 'l2' or 'entropic', got {name!r}")
+    check_choice(value, name, _SMOOTHED)
 
 
 def soft_sort(x: Tensor, strength: float, regularization: Regularization = "l2") -> Tensor:
@@ -70,43 +74,65 @@ def soft_sort(x: Tensor, strength: float, regularization: Regularization = "l2")
         [0.0, 9.5, 19.5]
     """
     check_regularization(regularization)
-    spacing = 1.0 / check_positive(
-        strength, "strength", meaning="values farther apart than 1/strength are pooled"
-    )
+    check_positive(strength, "strength", meaning="1/nats: values farther apart than its inverse are pooled")
     ordered = torch.sort(check_sample(x, "x"), stable=True).values
-    return _SMOOTHED[regularization](ordered, spacing)
+    # Where the ramp would overflow no gap exceeds its spacing anyway.
+    spacing = min(1.0 / float(strength), _LARGEST / ordered.numel())
+    ramp = spacing * torch.arange(1, ordered.numel() + 1, dtype=torch.float64, device=ordered.device)
+    found = pooled_blocks(_POOLED[regularization](ramp, ordered.detach().double()))
+    if found is None:
+        return ordered
+    pooled = _SMOOTHED[regularization](ordered[found.entry].double(), spacing, _Blocks.of(found.block))
+    return ordered.index_put((found.entry,), pooled.to(ordered.dtype))
 
 
-def _soft_l2(ordered: Tensor, spacing: float) -> Tensor:
-    ramp = _ramp(ordered, spacing)
-    block, first, size = _blocks(pooled_blocks(l2_pooling(ramp - ordered.detach().double())))
-    mean = torch.zeros_like(first, dtype=ordered.dtype).index_add(0, block, ordered) / size
+_POOLED: dict[str, Callable[[Tensor, Tensor], Pooling]] = {
+    "l2": lambda ramp, ordered: l2_pooling(ramp - ordered),
+    "entropic": log_pooling,
+}
+
+
+class _Blocks(NamedTuple):
+    """Block of each entry, shape (n,), and first entry and size of each block, shape (k,)."""
+
+    block: Tensor
+    first: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, block: Tensor) -> _Blocks:
+        size = torch.bincount(block)
+        return cls(block, size.cumsum(0) - size, size)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of `values` over each block, shape (k,)."""
+        return torch.zeros_like(self.size, dtype=values.dtype).index_add(0, self.block, values)
+
+    def place(self) -> Tensor:
+        """Place of each entry in its block, from 0, float64."""
+        return (torch.arange(self.block.numel(), device=self.block.device) - self.first[self.block]).double()
+
+
+def _soft_l2(ordered: Tensor, spacing: float, blocks: _Blocks) -> Tensor:
+    """Values equally spaced about the mean of their block."""
+    mean = blocks.total(ordered) / blocks.size
     # Counted from the middle of the block, so that a block of one adds exactly nothing.
-    steps = torch.arange(block.numel(), device=block.device) - first[block] - (size[block] - 1) / 2
-    return mean[block] + spacing * steps.to(ordered.dtype)
+    middle = (blocks.size.double() - 1) / 2
+    return mean[blocks.block] + spacing * (blocks.place() - middle[blocks.block])
 
 
-def _soft_entropic(ordered: Tensor, spacing: float) -> Tensor:
-    ramp = _ramp(ordered, spacing)
-    block, first, size = _blocks(pooled_blocks(log_pooling(ramp, ordered.detach().double())))
-    last = first + size - 1
-    top = ordered.detach()[last]
-    total = torch.zeros_like(top).index_add(0, block, (ordered - top[block]).exp()).log() + top
+def _soft_entropic(ordered: Tensor, spacing: float, blocks: _Blocks) -> Tensor:
+    """Values equally spaced such that the sum of exponentials of their block stays."""
+    block, size = blocks.block, blocks.size
+    top = ordered.detach()[blocks.first + size - 1]
+    total = blocks.total((ordered - top[block]).exp()).log() + top
     # log sum of e^(-spacing d) over d = 0 .. size - 1, in closed form; exactly zero for a block of one.
     ramp_total = (torch.expm1(-spacing * size.double()) / math.expm1(-spacing)).log()
     ramp_total = torch.where(size == 1, 0.0, ramp_total)
-    steps = (last[block] - torch.arange(block.numel(), device=block.device)).double()
-    return total[block] - (spacing * steps + ramp_total[block]).to(ordered.dtype)
+    return total[block] - spacing * (size[block] - 1 - blocks.place()) - ramp_total[block]
 
 
-_SMOOTHED: dict[str, Callable[[Tensor, float], Tensor]] = {"l2": _soft_l2, "entropic": _soft_entropic}
-
-
-def _ramp(ordered: Tensor, spacing: float) -> Tensor:
-    return spacing * torch.arange(1, ordered.numel() + 1, dtype=torch.float64, device=ordered.device)
-
-
-def _blocks(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Block of each entry, and first entry and size of each block."""
-    _, size = torch.unique_consecutive(block, return_counts=True)
-    return block, size.cumsum(0) - size, size
+_SMOOTHED: dict[str, Callable[[Tensor, float, _Blocks], Tensor]] = {
+    "l2": _soft_l2,
+    "entropic": _soft_entropic,
+}

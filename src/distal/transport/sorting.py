@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distal.transport._checks import check_pair, check_sample, check_weights
+from distal.transport._checks import check_levels, check_pair, check_sample, check_weights
 
 __all__ = ["hard_sort", "quantile_function", "quantile_gap"]
 
@@ -46,15 +46,17 @@ def quantile_function(
 
     Args:
         x: sample, shape (n,).
-        levels: levels `t` in [0, 1]; a number, a list, or a tensor of any shape.
+        levels: levels `t` in [0, 1]; a number, a list, or a tensor of any shape. A level means the number as
+            written: `torch.tensor(0.07)`, in float32, is the seventh of a hundred values, not the eighth.
         weights: non-negative weights of the samples, shape (n,); any positive sum. Equal weights if None.
 
     Returns:
         `Q` at the levels, in their shape; differentiable in `x`.
 
     Raises:
-        ValueError: a level outside [0, 1], or a bad sample or bad weights.
-        TypeError: `x` is not a floating tensor.
+        ValueError: a level outside [0, 1], levels on another device or asking for a gradient, a bad sample, or
+            bad weights.
+        TypeError: `x` is not a floating tensor, or levels that are not real numbers.
 
     Source:
         arXiv 2406.05882, section 2 (definition of first-order dominance).
@@ -65,9 +67,7 @@ def quantile_function(
         [10.0, 20.0, 40.0]
     """
     x = check_sample(x, "x")
-    at = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
-    if not bool(((at >= 0) & (at <= 1)).all()):
-        raise ValueError(f"levels must lie in [0, 1], got {at.flatten().tolist()[:8]}")
+    at = check_levels(levels, x.device)
     ordered, order = torch.sort(x, stable=True)
     n = x.numel()
     if weights is None:
@@ -77,7 +77,9 @@ def quantile_function(
         cumulative = check_weights(weights, x, "weights")[order].cumsum(0)
         # A sum such as 0.1 + 0.2 falls an ulp beside the level 0.3: a level that close belongs to the break.
         upper = cumulative / cumulative[-1] * (1.0 + 4.0 * torch.finfo(torch.float64).eps)
-    index = torch.searchsorted(upper, at.contiguous()).clamp(max=n - 1)
+    # Breaks are rounded as the levels were: 0.07 in float32 lies above 7/100.
+    upper = upper.to(at.dtype).double()
+    index = torch.searchsorted(upper, at.double().contiguous()).clamp(max=n - 1)
     return ordered[index]
 
 
@@ -93,8 +95,8 @@ def quantile_gap(u: Tensor, v: Tensor, levels: Tensor | Sequence[float] | float)
         The gaps in the shape of `levels`, nats; differentiable in `u` and `v`.
 
     Raises:
-        ValueError: a level outside [0, 1], a bad sample, or samples on different devices.
-        TypeError: a sample is not a floating tensor.
+        ValueError: a level outside [0, 1], a bad sample, or samples or levels on different devices.
+        TypeError: a sample is not a floating tensor, or levels that are not real numbers.
 
     Example:
         >>> import torch
