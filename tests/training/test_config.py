@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_every_option_of_an_objective_is_a_setting(name: str) -> None:
 
 
 def test_baseline_of_kto(tmp_path) -> None:
-    def config(**options: str) -> AlignmentConfig:
+    def config(**options: Any) -> AlignmentConfig:
         return AlignmentConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, **options)
 
     assert (

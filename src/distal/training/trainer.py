@@ -28,6 +28,7 @@ from distal.scoring import (
     weights_fingerprint,
 )
 from distal.training.config import AlignmentConfig
+from distal.training.counting import RowCountingTrainer
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
 from distal.training.exchange import GradientExchange, gradient_exchange
@@ -44,7 +45,7 @@ __all__ = ["AlignmentTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class AlignmentTrainer(GuardedTrainer):
+class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
     """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
 
     Args:
@@ -388,19 +389,6 @@ class AlignmentTrainer(GuardedTrainer):
         raise ConfigError("predict: use distal.scoring.score_dataset for scores, or evaluate() for metrics")
 
     # --------------------------------------------------- hooks of the Trainer
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """6 FLOP per parameter and token (forward and backward), as transformers estimates it."""
-        tokens = sum(len(row.input_ids) for row in inputs)
-        model: Any = self.model
-        return 6 * tokens * int(model.num_parameters(exclude_embeddings=True))
-
-    def _track_num_input_tokens(self, inputs: Any) -> None:
-        if self.args.include_num_input_tokens_seen == "no":
-            return
-        tokens = torch.tensor(sum(len(row.input_ids) for row in inputs), device=self.args.device)
-        gathered: Any = self.accelerator.gather(tokens)
-        self.state.num_input_tokens_seen += int(gathered.sum().item())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
