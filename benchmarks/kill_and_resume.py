@@ -1,0 +1,327 @@
+"""Kill a run again and again, resume it each time, and compare what it ends with to the run that went through.
+
+`distal align` trains a small model with dropout on (so that random numbers matter) over several epochs. A second run
+of the same command is killed with SIGKILL at random moments and resumed, fifty times by default:
+
+    anywhere          a random time after a random step
+    while writing     a random time after a checkpoint has begun to be written
+    inside the write  at a random operation on the files of a checkpoint: it is opened, renamed, removed
+    start             a random time after the process was started
+
+After each kill the last usable checkpoint must not be older than the one before. In the end weights, optimizer state,
+certificate and health.jsonl must be equal to those of the uninterrupted run, byte for byte or bit for bit.
+
+    python benchmarks/kill_and_resume.py       # a table, and benchmarks/results/kill_and_resume.json
+
+The moments follow from the seed, up to what the system does in between. The script itself may be interrupted: started
+again with the same folder, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from distal.training.checkpoints import STAGING, last_usable_checkpoint
+from distal.training.health.log import HEALTH_FILE, read_records
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("inside the write", "anywhere", "while writing", "anywhere", "start")
+SAVE_STEPS = 4
+OPERATIONS = 40
+"""On the files of one checkpoint, about."""
+EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
+
+
+def prepare(work: Path) -> None:
+    """A model, a tokenizer and pairs, the same for the same version of the libraries."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+        attention_dropout=0.1,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(work / "model")
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, 64)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.save_pretrained(work / "model")
+    draw = random.Random(0)
+
+    def text(longest: int) -> str:
+        return " ".join(f"w{draw.randrange(3, 64)}" for _ in range(draw.randrange(1, longest)))
+
+    rows = [{"prompt": text(6), "chosen": " " + text(12), "rejected": " " + text(12)} for _ in range(100)]
+    (work / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def words_of(work: Path, folder: str, steps: int) -> list[str]:
+    """The command line of the run."""
+    options = {
+        "model": work / "model",
+        "data": work / "pairs.jsonl",
+        "output-dir": work / folder,
+        "reference-cache-dir": work / "cache",
+        "objective": "aot",
+        "beta": 0.1,
+        "global-batch-size": 16,
+        "micro-batch-size": 5,
+        "max-steps": steps,
+        "learning-rate": 1e-3,
+        "lr-scheduler-type": "cosine",
+        "save-steps": SAVE_STEPS,
+        "save-total-limit": 2,
+        "report-to": "none",
+    }
+    given = [f"--{name}={value}" for name, value in options.items()]
+    return ["align", *given, "--no-disable-dropout", "--use-cpu", "--disable-tqdm"]
+
+
+def start(work: Path, words: list[str], die_at: int | None = None) -> subprocess.Popen[bytes]:
+    """`distal` in a process of its own, which kills itself at an operation on a checkpoint's files if asked."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with (work / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, __file__, "--child", json.dumps({"die_at": die_at}), *words],
+            stdout=output,
+            stderr=output,
+            env=environment,
+        )
+
+
+def child(die_at: int | None, words: list[str]) -> None:
+    """What the process does: count operations on the checkpoint being written, and be `distal`."""
+    left = -1 if die_at is None else die_at
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if left > 0 and event in EVENTS and f"{os.sep}{STAGING}" in str(arguments[:2]):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if left > 0:
+        sys.addaudithook(watch)
+    sys.argv = ["distal", *words]
+    from distal.cli import main as distal
+
+    distal()
+
+
+def last_step(run: Path) -> int:
+    """The last step that the run has written down."""
+    records = read_records(run / HEALTH_FILE)
+    return records[-1]["step"] if records else 0
+
+
+def usable_step(run: Path) -> int:
+    """The step of the last usable checkpoint, 0 where there is none."""
+    checkpoint = last_usable_checkpoint(run)
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    """Look every two milliseconds; return as well when the process has ended."""
+    while process.poll() is None and not condition():
+        time.sleep(0.002)
+
+
+def one_life(work: Path, number: int, seed: int, steps: int, kills: int) -> dict[str, Any]:
+    """Resume the run (or start it), kill it at a random moment, and look at what is left."""
+    run, draw = work / "killed", random.Random(f"{seed}-{number}")
+    kind = KINDS[number % len(KINDS)]
+    before = usable_step(run)
+    pace = 2 * (steps - before) / (kills - number + 1)
+    # Steps enough must be left for the kills to come.
+    target = min(before + 1 + int(draw.uniform(0, pace)), steps - 6 * (kills - number))
+    words = words_of(work, "killed", steps) + (["--resume"] if (run / "run.json").exists() else [])
+    delay, operation = draw.uniform(0, 1), draw.randrange(1, OPERATIONS)
+    begun = time.monotonic()
+    seen = (run / HEALTH_FILE).stat().st_mtime_ns if (run / HEALTH_FILE).exists() else 0
+    process = start(work, words, operation if kind == "inside the write" else None)
+
+    def reached(step: int) -> bool:
+        path = run / HEALTH_FILE  # until it changes, it tells of the life before
+        return path.exists() and path.stat().st_mtime_ns != seen and last_step(run) >= step
+
+    if kind == "start":
+        wait_until(process, lambda: time.monotonic() > begun + 8 * delay or reached(before + 1))
+    elif kind == "anywhere":
+        wait_until(process, lambda: reached(target))
+        time.sleep(0.05 * delay)
+    elif kind == "while writing":
+        wait_until(process, lambda: reached(target))
+        wait_until(process, (run / STAGING).exists)
+        time.sleep(0.03 * delay)
+    else:
+        process.wait()
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        tail = (work / "output.txt").read_text(errors="replace")[-3000:]
+        raise SystemExit(f"life {number} ({kind}) ended by itself with {process.returncode}:\n{tail}")
+    step, after = last_step(run), usable_step(run)
+    left = sorted(path.name for path in (run / STAGING).glob("*")) if (run / STAGING).exists() else []
+    if after < before:
+        raise SystemExit(f"life {number} ({kind}) left checkpoint {after} where there was {before}")
+    return {
+        "kill": number + 1,
+        "kind": kind,
+        "operation": operation if kind == "inside the write" else None,
+        "resumed_from": before,
+        "killed_after_step": step,
+        "usable_checkpoint": after,
+        "left_half_written": left,
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+
+
+def differences(whole: Path, killed: Path) -> list[str]:
+    """What is not equal between the two runs; empty if all is."""
+    found = [
+        name
+        for name in ("model.safetensors", "dominance.json", HEALTH_FILE)
+        if (whole / name).read_bytes() != (killed / name).read_bytes()
+    ]
+    one, other = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
+    found += [f"weights {name}" for name in one if not torch.equal(one[name], other[name])]
+    states = [
+        torch.load(last_usable_checkpoint(run) / "optimizer.pt", weights_only=True)["state"]  # pyright: ignore[reportOptionalOperand]
+        for run in (whole, killed)
+    ]
+    for key, moments in states[0].items():
+        found += [
+            f"optimizer {key}.{name}"
+            for name, value in moments.items()
+            if not torch.equal(value, states[1][key][name])
+        ]
+    return found
+
+
+def run_whole(work: Path, steps: int) -> None:
+    """The run that nobody kills."""
+    if (work / "whole" / "model.safetensors").exists():
+        return
+    shutil.rmtree(work / "whole", ignore_errors=True)
+    if start(work, words_of(work, "whole", steps)).wait() != 0:
+        raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
+
+
+def report(lives: list[dict[str, Any]], unequal: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything as one record."""
+    by_kind = {kind: [life for life in lives if life["kind"] == kind] for kind in dict.fromkeys(KINDS)}
+    return {
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "machine": platform.machine(),
+        },
+        "seed": arguments.seed,
+        "steps": arguments.steps,
+        "kills": len(lives),
+        "unequal": unequal,
+        "by_kind": {
+            kind: {
+                "kills": len(some),
+                "left_half_written": sum(bool(life["left_half_written"]) for life in some),
+                "steps_taken_again": sum(
+                    max(0, life["killed_after_step"] - life["usable_checkpoint"]) for life in some
+                ),
+            }
+            for kind, some in by_kind.items()
+            if some
+        },
+        "lives": lives,
+    }
+
+
+def parse() -> argparse.Namespace:
+    """Options of the script."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work-dir", type=Path, default=ROOT / "runs" / "kill-and-resume")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results" / "kill_and_resume.json"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Kill, resume, compare."""
+    arguments = parse()
+    work, state = arguments.work_dir, arguments.work_dir / "lives.json"
+    plan = {"kills": arguments.kills, "steps": arguments.steps, "seed": arguments.seed}
+    if not state.exists():
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        prepare(work)
+        state.write_text(json.dumps({**plan, "lives": []}))
+    record = json.loads(state.read_text())
+    if {name: record[name] for name in plan} != plan:
+        raise SystemExit(f"{work} holds another plan ({record['kills']} kills); name another --work-dir")
+    run_whole(work, arguments.steps)
+    lives: list[dict[str, Any]] = record["lives"]
+    for number in range(len(lives), arguments.kills):
+        lives.append(one_life(work, number, arguments.seed, arguments.steps, arguments.kills))
+        state.write_text(json.dumps({**plan, "lives": lives}))
+        life = lives[-1]
+        seconds = sum(other["seconds"] for other in lives) / len(lives) * (arguments.kills - len(lives))
+        print(
+            f"kill {life['kill']:>3} of {arguments.kills}, {life['kind']:<16}: after step "
+            f"{life['killed_after_step']:>4}, usable checkpoint {life['usable_checkpoint']:>4}, about "
+            f"{seconds:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+    if not (work / "killed" / "model.safetensors").exists():
+        words = [*words_of(work, "killed", arguments.steps), "--resume"]
+        if start(work, words).wait() != 0:
+            raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
+    result = report(lives, differences(work / "whole", work / "killed"), arguments)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(
+        "| moment of the kill | kills | left a half-written checkpoint | steps taken again |\n|---|---:|---:|---:|"
+    )
+    for kind, counts in result["by_kind"].items():
+        print(f"| {kind} | " + " | ".join(str(value) for value in counts.values()) + " |")
+    if result["unequal"]:
+        raise SystemExit(f"not equal to the uninterrupted run: {', '.join(result['unequal'])}")
+    print(
+        f"\n{len(lives)} kills in {arguments.steps} steps: weights, optimizer, certificate and health are equal."
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(json.loads(sys.argv[2])["die_at"], sys.argv[3:])
+    else:
+        main()
