@@ -388,8 +388,6 @@ class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
         """Not meaningful for preferences: there are no predictions, only scores."""
         raise ConfigError("predict: use distal.scoring.score_dataset for scores, or evaluate() for metrics")
 
-    # --------------------------------------------------- hooks of the Trainer
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.order_statistics is not None and self.args.should_save:
