@@ -224,7 +224,7 @@ def test_a_resumed_run_has_the_laws_of_one_that_was_not_interrupted(trainer, tmp
     forgetful = trainer(kind=kind)
     (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").unlink()
     (tmp_path / "run" / "checkpoint-3" / STREAM_FILE).unlink()
-    with pytest.raises(OutputError, match="running laws|no usable checkpoint"):
+    with pytest.raises(OutputError, match="no usable checkpoint.*2 unusable"):
         forgetful.train(resume_from_checkpoint=True)
 
 
