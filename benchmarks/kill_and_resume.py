@@ -8,6 +8,9 @@ of the same command is killed with SIGKILL at random moments and resumed, fifty 
     inside the write  at a random operation on the files of a checkpoint: it is opened, renamed, removed
     start             a random time after the process was started
 
+Each life is a process of its own, forked from one that has imported the libraries and done nothing else: a life takes
+about two seconds instead of ten, and kills at the start meet the program and not its imports.
+
 After each kill the last usable checkpoint must not be older than the one before. In the end weights, optimizer state,
 certificate and health.jsonl must be equal to those of the uninterrupted run, byte for byte or bit for bit.
 
@@ -21,15 +24,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +44,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from distal.training.checkpoints import STAGING, last_usable_checkpoint
-from distal.training.health.log import HEALTH_FILE, read_records
+from distal.training.health.log import HEALTH_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("inside the write", "anywhere", "while writing", "anywhere", "start")
 SAVE_STEPS = 4
 OPERATIONS = 40
 """On the files of one checkpoint, about."""
+IMPORTED = ("distal.cli.align", "distal.workflow.alignment", "transformers.models.llama.modeling_llama")
+"""What lives share, beside what these import."""
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
@@ -103,20 +109,21 @@ def words_of(work: Path, folder: str, steps: int) -> list[str]:
     return ["align", *given, "--no-disable-dropout", "--use-cpu", "--disable-tqdm"]
 
 
-def start(work: Path, words: list[str], die_at: int | None = None) -> subprocess.Popen[bytes]:
+def start(work: Path, words: list[str], die_at: int | None = None) -> BaseProcess:
     """`distal` in a process of its own, which kills itself at an operation on a checkpoint's files if asked."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with (work / "output.txt").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, __file__, "--child", json.dumps({"die_at": die_at}), *words],
-            stdout=output,
-            stderr=output,
-            env=environment,
-        )
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(IMPORTED))
+    process = server.Process(target=live, args=(str(work / "output.txt"), words, die_at))
+    process.start()
+    return process
 
 
-def child(die_at: int | None, words: list[str]) -> None:
+def live(output: str, words: list[str], die_at: int | None) -> None:
     """What the process does: count operations on the checkpoint being written, and be `distal`."""
+    with open(output, "ab") as stream:
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
     left = -1 if die_at is None else die_at
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -135,9 +142,14 @@ def child(die_at: int | None, words: list[str]) -> None:
 
 
 def last_step(run: Path) -> int:
-    """The last step that the run has written down."""
-    records = read_records(run / HEALTH_FILE)
-    return records[-1]["step"] if records else 0
+    """The last step that the run has written down whole, 0 where there is none."""
+    try:
+        with (run / HEALTH_FILE).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 65_536))
+            lines = stream.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return 0
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def usable_step(run: Path) -> int:
@@ -146,10 +158,39 @@ def usable_step(run: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
-def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    """Look every two milliseconds; return as well when the process has ended."""
-    while process.poll() is None and not condition():
-        time.sleep(0.002)
+def wait_until(process: BaseProcess, condition: Callable[[], bool]) -> None:
+    """Look every few milliseconds; return as well when the process has ended."""
+    while process.is_alive() and not condition():
+        time.sleep(0.005)
+
+
+def ended(process: BaseProcess) -> int | None:
+    """Wait for a process, and return how it ended: as `subprocess` says, negative for a signal."""
+    process.join()
+    return process.exitcode
+
+
+class Progress:
+    """The last step that a process which has just been started has written down; the file is read when it changes."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.seen = self._stamp()  # until that changes, the file tells of the life before
+        self.step = 0
+
+    def reached(self, step: int) -> bool:
+        """Whether it has taken a step."""
+        stamp = self._stamp()
+        if stamp != self.seen:
+            self.seen, self.step = stamp, last_step(self.run)
+        return self.step >= step
+
+    def _stamp(self) -> tuple[int, int]:
+        try:
+            status = (self.run / HEALTH_FILE).stat()
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_mtime_ns, status.st_size
 
 
 def one_life(work: Path, number: int, seed: int, steps: int, kills: int) -> dict[str, Any]:
@@ -163,28 +204,23 @@ def one_life(work: Path, number: int, seed: int, steps: int, kills: int) -> dict
     words = words_of(work, "killed", steps) + (["--resume"] if (run / "run.json").exists() else [])
     delay, operation = draw.uniform(0, 1), draw.randrange(1, OPERATIONS)
     begun = time.monotonic()
-    seen = (run / HEALTH_FILE).stat().st_mtime_ns if (run / HEALTH_FILE).exists() else 0
+    progress = Progress(run)
     process = start(work, words, operation if kind == "inside the write" else None)
-
-    def reached(step: int) -> bool:
-        path = run / HEALTH_FILE  # until it changes, it tells of the life before
-        return path.exists() and path.stat().st_mtime_ns != seen and last_step(run) >= step
-
     if kind == "start":
-        wait_until(process, lambda: time.monotonic() > begun + 8 * delay or reached(before + 1))
+        wait_until(process, lambda: time.monotonic() > begun + 3 * delay or progress.reached(before + 1))
     elif kind == "anywhere":
-        wait_until(process, lambda: reached(target))
+        wait_until(process, lambda: progress.reached(target))
         time.sleep(0.05 * delay)
     elif kind == "while writing":
-        wait_until(process, lambda: reached(target))
+        wait_until(process, lambda: progress.reached(target))
         wait_until(process, (run / STAGING).exists)
         time.sleep(0.03 * delay)
     else:
-        process.wait()
+        process.join()
     process.kill()
-    if process.wait() != -signal.SIGKILL:
+    if ended(process) != -signal.SIGKILL:
         tail = (work / "output.txt").read_text(errors="replace")[-3000:]
-        raise SystemExit(f"life {number} ({kind}) ended by itself with {process.returncode}:\n{tail}")
+        raise SystemExit(f"life {number} ({kind}) ended by itself with {process.exitcode}:\n{tail}")
     step, after = last_step(run), usable_step(run)
     left = sorted(path.name for path in (run / STAGING).glob("*")) if (run / STAGING).exists() else []
     if after < before:
@@ -228,7 +264,16 @@ def run_whole(work: Path, steps: int) -> None:
     if (work / "whole" / "model.safetensors").exists():
         return
     shutil.rmtree(work / "whole", ignore_errors=True)
-    if start(work, words_of(work, "whole", steps)).wait() != 0:
+    if ended(start(work, words_of(work, "whole", steps))) != 0:
+        raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
+
+
+def finish(work: Path, steps: int) -> None:
+    """Resume the killed run for the last time, and let it come to its end."""
+    if (work / "killed" / "model.safetensors").exists():
+        return
+    words = words_of(work, "killed", steps)
+    if ended(start(work, [*words, "--resume"] if (work / "killed" / "run.json").exists() else words)) != 0:
         raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
 
 
@@ -301,10 +346,7 @@ def main() -> None:
             file=sys.stderr,
             flush=True,
         )
-    if not (work / "killed" / "model.safetensors").exists():
-        words = [*words_of(work, "killed", arguments.steps), "--resume"]
-        if start(work, words).wait() != 0:
-            raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
+    finish(work, arguments.steps)
     result = report(lives, differences(work / "whole", work / "killed"), arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
@@ -321,7 +363,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(json.loads(sys.argv[2])["die_at"], sys.argv[3:])
-    else:
-        main()
+    main()

@@ -118,13 +118,18 @@ def draw_pairs(n: int, model: nn.Module, seed: int) -> Pairs:
     for unit in range(n):
         sides = (2 * unit, 2 * unit + 1) if bool(first[unit]) else (2 * unit + 1, 2 * unit)
         pairs.append(
-            [TokenRow(tokens[i, : 1 + int(lengths[i])].tolist(), 1, k == 0, unit, unit) for k, i in enumerate(sides)]
+            [
+                TokenRow(tokens[i, : 1 + int(lengths[i])].tolist(), 1, k == 0, unit, unit)
+                for k, i in enumerate(sides)
+            ]
         )
     scores = score_rows(model, pairs.rows()).double()
     pairs.reference_scores = scores.numpy()
     scored = Pairs(
         [
-            TokenRow(r.input_ids, r.prompt_length, r.desirable, r.unit, r.source_row, float(scores[2 * u + k]))
+            TokenRow(
+                r.input_ids, r.prompt_length, r.desirable, r.unit, r.source_row, float(scores[2 * u + k])
+            )
             for k, r in enumerate(pair)
         ]
         for u, pair in enumerate(pairs)
@@ -202,7 +207,8 @@ class World:
         """The same for every objective and way."""
         generator = torch.Generator().manual_seed(1000 * self.seed + size)
         return [
-            self.pool.rows(torch.randint(len(self.pool), (size,), generator=generator).tolist()) for _ in range(steps)
+            self.pool.rows(torch.randint(len(self.pool), (size,), generator=generator).tolist())
+            for _ in range(steps)
         ]
 
     @torch.no_grad()
@@ -229,7 +235,9 @@ def train(world: World, name: str, way: str, size: int, looks: Sequence[int]) ->
     laws = running_laws(name, world.pool, size, DEFAULT_HALF_LIFE, True) if way == "stream" else None
     engine = exact
     if laws is not None:
-        engine = WholeBatchEngine(exact.setting.objective, "paired", MicroBatchLimit(units=32), statistics=laws)
+        engine = WholeBatchEngine(
+            exact.setting.objective, "paired", MicroBatchLimit(units=32), statistics=laws
+        )
     variants: dict[str, OrderStatistics] = {}
     if way == "batch" and name != "dpo":
         variants = {
@@ -248,7 +256,9 @@ def train(world: World, name: str, way: str, size: int, looks: Sequence[int]) ->
             batch = flat_gradient(model)
             compared = dict(variants) if laws is None else {"stream": laws}
             cosines["batch, population"].append(cosine(batch, population))
-            cosines["batch, mean"].append(cosine(cut_gradient(model, world.population, name, size), population))
+            cosines["batch, mean"].append(
+                cosine(cut_gradient(model, world.population, name, size), population)
+            )
             for label, other in compared.items():
                 stream = stream_gradient(model, rows, other)
                 cosines[f"{label}, population"].append(cosine(stream, population))
@@ -262,4 +272,10 @@ def train(world: World, name: str, way: str, size: int, looks: Sequence[int]) ->
         optimizer.step()
         optimizer.zero_grad()
     means = {key: statistics.fmean(values) for key, values in cosines.items()}
-    return {"objective": name, "way": way, "batch": size, "seed": world.seed, "cosines": means} | world.outcome(model)
+    return {
+        "objective": name,
+        "way": way,
+        "batch": size,
+        "seed": world.seed,
+        "cosines": means,
+    } | world.outcome(model)

@@ -9,10 +9,12 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 
 from distal.errors import OutputError
 from distal.objectives import get_objective
+from distal.scoring import score_rows
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.strategies import Choice
 from distal.training.strategies.choice import CHOICE_FILE
@@ -99,7 +101,14 @@ def test_what_no_longer_fits_is_chosen_anew_and_told_once(build, memory, tmp_pat
 @pytest.mark.parametrize("strategy", ["retain", "deferred"])
 def test_a_strategy_that_was_named_splits_the_batch_as_before(build, memory, strategy):
     """A budget for a part of the batch; with a hinge, recomputed rows are cut up otherwise than kept ones."""
-    options = {**LORA, "strategy": strategy, "objective": "aot_unpaired", "cost": "hinge", "margin": 0.03, "beta": None}
+    options = {
+        **LORA,
+        "strategy": strategy,
+        "objective": "aot_unpaired",
+        "cost": "hinge",
+        "margin": 0.03,
+        "beta": None,
+    }
     budget = room_for_units(build) if strategy == "deferred" else 300_000
     memory(allowing(build("sized", **LORA), budget))
     whole = build("whole", **options)
@@ -182,7 +191,29 @@ def test_a_choice_holds_what_was_kept_at_most(make_llama, make_rows):
     short.step(model, make_rows(4))
     settled = short.settled()
     assert settled is not None
-    assert settled.kept == settled.budget == kept[0] // 2, "where it was too little, all of it says what is kept"
+    assert settled.kept == settled.budget == kept[0] // 2, (
+        "where it was too little, all of it says what is kept"
+    )
+
+
+def test_the_first_step_after_a_checkpoint_is_split_as_it_would_have_been(make_llama, make_rows, monkeypatch):
+    """`retain` learns what a token's graph takes: from the second step on it keeps no graph that cannot fit."""
+    without: list[int] = []
+
+    def counting(model, rows):
+        if not torch.is_grad_enabled():
+            without[-1] += len(rows)
+        return score_rows(model, rows)
+
+    monkeypatch.setattr("distal.training.strategies.base.score_rows", counting)
+    model, rows = make_llama(), make_rows(4)
+    through = engine(None, strategy="retain", budget=1)
+    for _ in range(2):
+        without.append(0)
+        through.step(model, rows)
+    without.append(0)
+    engine(through.settled(), strategy="retain", budget=1).step(model, rows)
+    assert without == [6, 8, 8]
 
 
 def test_a_choice_survives_its_file_and_a_damaged_one_is_refused(tmp_path):
