@@ -14,7 +14,11 @@ about two seconds instead of ten, and kills at the start meet the program and no
 After each kill the last usable checkpoint must not be older than the one before. In the end weights, optimizer state,
 certificate and health.jsonl must be equal to those of the uninterrupted run, byte for byte or bit for bit.
 
-    python benchmarks/kill_and_resume.py       # a table, and benchmarks/results/kill_and_resume.json
+With `--lora` an adapter is trained by the strategy `deferred`, chosen under a small memory budget; each further life is
+given another, larger budget, under which a new run would choose `retain`.
+
+    python benchmarks/kill_and_resume.py           # a table, and benchmarks/results/kill_and_resume.json
+    python benchmarks/kill_and_resume.py --lora    # the same with results/kill_and_resume_lora.json
 
 The moments follow from the seed, up to what the system does in between. The script itself may be interrupted: started
 again with the same folder, it goes on.
@@ -49,6 +53,8 @@ from distal.training.health.log import HEALTH_FILE
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("inside the write", "anywhere", "while writing", "anywhere", "start")
 SAVE_STEPS = 4
+SMALL_BUDGET, LARGER_BUDGETS = 0.0005, (0.01, 1.0, 100.0)
+"""GiB: too little for the graphs of a batch, but enough for the adapter gradients of its pairs; enough for both."""
 OPERATIONS = 40
 """On the files of one checkpoint, about."""
 IMPORTED = ("distal.cli.align", "distal.workflow.alignment", "transformers.models.llama.modeling_llama")
@@ -87,8 +93,8 @@ def prepare(work: Path) -> None:
     (work / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def words_of(work: Path, folder: str, steps: int) -> list[str]:
-    """The command line of the run."""
+def words_of(work: Path, folder: str, steps: int, budget: float | None = None) -> list[str]:
+    """The command line of the run; with a budget in GiB it trains an adapter."""
     options = {
         "model": work / "model",
         "data": work / "pairs.jsonl",
@@ -106,6 +112,8 @@ def words_of(work: Path, folder: str, steps: int) -> list[str]:
         "report-to": "none",
     }
     given = [f"--{name}={value}" for name, value in options.items()]
+    if budget is not None:
+        given += ["--lora", "--lora-r=4", "--lora-dropout=0.1", f"--memory-budget-gib={budget}"]
     return ["align", *given, "--no-disable-dropout", "--use-cpu", "--disable-tqdm"]
 
 
@@ -193,7 +201,9 @@ class Progress:
         return status.st_mtime_ns, status.st_size
 
 
-def one_life(work: Path, number: int, seed: int, steps: int, kills: int) -> dict[str, Any]:
+def one_life(
+    work: Path, number: int, seed: int, steps: int, kills: int, *, lora: bool = False
+) -> dict[str, Any]:
     """Resume the run (or start it), kill it at a random moment, and look at what is left."""
     run, draw = work / "killed", random.Random(f"{seed}-{number}")
     kind = KINDS[number % len(KINDS)]
@@ -201,7 +211,10 @@ def one_life(work: Path, number: int, seed: int, steps: int, kills: int) -> dict
     pace = 2 * (steps - before) / (kills - number + 1)
     # Steps enough must be left for the kills to come.
     target = min(before + 1 + int(draw.uniform(0, pace)), steps - 6 * (kills - number))
-    words = words_of(work, "killed", steps) + (["--resume"] if (run / "run.json").exists() else [])
+    # Until a checkpoint remembers the choice, it depends on the budget.
+    budget = draw.choice(LARGER_BUDGETS) if before else SMALL_BUDGET
+    words = words_of(work, "killed", steps, budget if lora else None)
+    words += ["--resume"] if (run / "run.json").exists() else []
     delay, operation = draw.uniform(0, 1), draw.randrange(1, OPERATIONS)
     begun = time.monotonic()
     progress = Progress(run)
@@ -239,12 +252,13 @@ def one_life(work: Path, number: int, seed: int, steps: int, kills: int) -> dict
 
 def differences(whole: Path, killed: Path) -> list[str]:
     """What is not equal between the two runs; empty if all is."""
+    weights = weights_of(whole) or ""
     found = [
         name
-        for name in ("model.safetensors", "dominance.json", HEALTH_FILE)
+        for name in (weights, "dominance.json", HEALTH_FILE)
         if (whole / name).read_bytes() != (killed / name).read_bytes()
     ]
-    one, other = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
+    one, other = load_file(whole / weights), load_file(killed / weights)
     found += [f"weights {name}" for name in one if not torch.equal(one[name], other[name])]
     states = [
         torch.load(last_usable_checkpoint(run) / "optimizer.pt", weights_only=True)["state"]  # pyright: ignore[reportOptionalOperand]
@@ -259,20 +273,25 @@ def differences(whole: Path, killed: Path) -> list[str]:
     return found
 
 
-def run_whole(work: Path, steps: int) -> None:
+def weights_of(run: Path) -> str | None:
+    """Name of the file with the result, None before there is one."""
+    return next((path.name for path in run.glob("*.safetensors")), None)
+
+
+def run_whole(work: Path, steps: int, *, lora: bool = False) -> None:
     """The run that nobody kills."""
-    if (work / "whole" / "model.safetensors").exists():
+    if weights_of(work / "whole"):
         return
     shutil.rmtree(work / "whole", ignore_errors=True)
-    if ended(start(work, words_of(work, "whole", steps))) != 0:
+    if ended(start(work, words_of(work, "whole", steps, SMALL_BUDGET if lora else None))) != 0:
         raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
 
 
-def finish(work: Path, steps: int) -> None:
+def finish(work: Path, steps: int, *, lora: bool = False) -> None:
     """Resume the killed run for the last time, and let it come to its end."""
-    if (work / "killed" / "model.safetensors").exists():
+    if weights_of(work / "killed"):
         return
-    words = words_of(work, "killed", steps)
+    words = words_of(work, "killed", steps, LARGER_BUDGETS[-1] if lora else None)
     if ended(start(work, [*words, "--resume"] if (work / "killed" / "run.json").exists() else words)) != 0:
         raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
 
@@ -287,6 +306,7 @@ def report(lives: list[dict[str, Any]], unequal: list[str], arguments: argparse.
             "transformers": transformers.__version__,
             "machine": platform.machine(),
         },
+        "adapter": arguments.lora,
         "seed": arguments.seed,
         "steps": arguments.steps,
         "kills": len(lives),
@@ -312,30 +332,40 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work-dir", type=Path, default=ROOT / "runs" / "kill-and-resume")
+    parser.add_argument("--lora", action="store_true", help="an adapter, under changing memory budgets")
+    parser.add_argument("--work-dir", type=Path, help="default: runs/kill-and-resume or ...-lora")
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "benchmarks" / "results" / "kill_and_resume.json"
+        "--output", type=Path, help="default: benchmarks/results/kill_and_resume.json or ..._lora"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    lora = "lora" if arguments.lora else ""
+    arguments.work_dir = arguments.work_dir or ROOT / "runs" / "-".join(
+        filter(None, ["kill-and-resume", lora])
+    )
+    name = "_".join(filter(None, ["kill_and_resume", lora]))
+    arguments.output = arguments.output or ROOT / "benchmarks" / "results" / f"{name}.json"
+    return arguments
 
 
 def main() -> None:
     """Kill, resume, compare."""
     arguments = parse()
     work, state = arguments.work_dir, arguments.work_dir / "lives.json"
-    plan = {"kills": arguments.kills, "steps": arguments.steps, "seed": arguments.seed}
+    plan = {name: getattr(arguments, name) for name in ("kills", "steps", "seed", "lora")}
     if not state.exists():
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         prepare(work)
         state.write_text(json.dumps({**plan, "lives": []}))
     record = json.loads(state.read_text())
-    if {name: record[name] for name in plan} != plan:
+    if {name: record.get(name) for name in plan} != plan:
         raise SystemExit(f"{work} holds another plan ({record['kills']} kills); name another --work-dir")
-    run_whole(work, arguments.steps)
+    run_whole(work, arguments.steps, lora=arguments.lora)
     lives: list[dict[str, Any]] = record["lives"]
     for number in range(len(lives), arguments.kills):
-        lives.append(one_life(work, number, arguments.seed, arguments.steps, arguments.kills))
+        lives.append(
+            one_life(work, number, arguments.seed, arguments.steps, arguments.kills, lora=arguments.lora)
+        )
         state.write_text(json.dumps({**plan, "lives": lives}))
         life = lives[-1]
         seconds = sum(other["seconds"] for other in lives) / len(lives) * (arguments.kills - len(lives))
@@ -346,7 +376,7 @@ def main() -> None:
             file=sys.stderr,
             flush=True,
         )
-    finish(work, arguments.steps)
+    finish(work, arguments.steps, lora=arguments.lora)
     result = report(lives, differences(work / "whole", work / "killed"), arguments)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,20 +1,22 @@
 """`order_statistics: stream` beside `batch`: agreement of gradients, and dominance on held-out pairs, by batch size.
 
 The policy is a log-bilinear bigram model: a causal language model with a head, small enough for thousands of optimizer
-steps, and scored and trained by the product's engine. Completions are drawn from the reference; a hidden taste for
-tokens and chance decide which one of a pair is chosen, and the taste turns round for a part of the prompts that the
-model cannot tell from the others. All runs take equally many steps of equal step size, so that a larger batch means
-better order statistics (and less noise), not fewer updates.
+steps, scored and trained by the product's engine. Completions are drawn from the reference; a hidden taste for tokens
+and chance decide which one of a pair is chosen, and the taste turns round for a part of the pairs that the model cannot
+tell from the others. All runs take equally many steps of equal step size, so that a larger batch means better order
+statistics (and less noise), not fewer updates.
 
-1. *Gradients.* At a few steps of each run, the gradient of its next step by either way, from the same weights and the
-   same batch, and the gradient of the exact objective on 4,096 fresh pairs (the population). Cosines of
-   batch - population, stream - population, stream - batch. DPO: batch - population.
-2. *Outcome.* First-order violation ratio on 4,096 held-out pairs after the last step: rewards of chosen against rejected
-   responses, and margins of the policy against those of the reference.
-3. *Half-life and place.* Along the runs with exact order statistics: the stream's gradient for several half-lives, and with
-   a step-wise or an interpolated place of each sample in its running law.
+1. *Gradients.* At a few steps of each run, from the same weights and the same batch, the gradient of the sorted batch
+   and that of the running laws. Their cosines with the gradient of the exact objective on 4,096 fresh pairs (the
+   population): of the single step, which is mostly noise where the batch is small, and of the *mean* gradient over the
+   population cut into batches of that size, where no noise is left and only the bias of the order statistics shows.
+2. *Outcome.* First-order violation ratio on 4,096 held-out pairs after the last step: margins of the policy against
+   those of the reference, and rewards of chosen against rejected responses.
+3. *Half-life and place.* Along the runs of the sorted batch, also at a four times larger step size: the stream's
+   gradient for several half-lives; and for other places of a sample in its running law: its rank alone, and a place
+   interpolated between its neighbours.
 
-    python benchmarks/order_statistics.py          # tables, results/order_statistics.json and .png; about 15 minutes
+    python benchmarks/order_statistics.py          # tables, JSON and figure; about ten minutes on one idle core
     python benchmarks/order_statistics.py --toy    # seconds, writes nothing
 """
 
@@ -24,15 +26,16 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,23 +48,26 @@ from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.batch import local_batch
 from distal.training.stream import OrderStatistics, initial_statistics
 from distal.transport import violation_ratio
+from distal.transport.laws import WeightedLaw
 from distal.types import DataKind, TokenRow
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURE = ROOT / "docs" / "concepts" / "figures" / "order_statistics.png"
 SIZES = (4, 16, 64, 256)
-STEPS = 160
-LOOKS = (10, 20, 40, 80, 120, 160)
+LOOKS = (20, 60, 160)
 """Steps at which gradients are compared."""
-HALF_LIVES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-DEFAULT_HALF_LIFE = 4.0
+HALF_LIVES = (1.0, 4.0, 16.0, 64.0)
+DEFAULT_HALF_LIFE = 16.0
 POPULATION = 4096
+GRID = 32
 VOCABULARY, HIDDEN = 48, 16
 BETA = 1.0
-LEARNING_RATE = 0.01
-LONGER = 0.3
-"""Taste for each token of length: chosen responses are longer, so their rewards spread wider."""
-CONTRARY = 0.25
-"""Share of the prompts whose taste is the opposite."""
+LEARNING_RATE = 0.005
+FAST, FAST_SEEDS = 0.02, 3
+"""A step size at which the policy leaves its past behind: for part 3 alone."""
+CONTRARY = 0.2
+"""Share of the pairs that are chosen by the opposite taste."""
 
 
 class Bigram(nn.Module):
@@ -110,7 +116,7 @@ def draw_pairs(n: int, model: nn.Module, seed: int) -> Pairs:
         tokens = torch.cat([tokens, torch.multinomial(logits.softmax(-1), 1, generator=generator)], dim=1)
     lengths = torch.randint(3, longest + 1, (2 * n,), generator=generator)
     inside = torch.arange(longest)[None] < lengths[:, None]
-    utility = (taste[tokens[:, 1:]] * inside).sum(1) + LONGER * lengths
+    utility = (taste[tokens[:, 1:]] * inside).sum(1)
     contrary = torch.rand(n, generator=generator) < CONTRARY
     gap = (utility[0::2] - utility[1::2]) * torch.where(contrary, -1.0, 1.0)
     first = torch.rand(n, generator=generator) < torch.sigmoid(gap)
@@ -156,17 +162,10 @@ def exact_engine(name: str) -> WholeBatchEngine:
     return WholeBatchEngine(objective, "paired", MicroBatchLimit(units=POPULATION), strategy="single")
 
 
-def running_laws(name: str, pool: Pairs, batch: int, half_life: float, interpolate: bool) -> OrderStatistics:
+def running_laws(name: str, pool: Pairs, batch: int, half_life: float) -> OrderStatistics:
     """The stream's state before the first step."""
-    found = initial_statistics(
-        get_objective(name, beta=BETA),
-        pool,
-        global_batch_size=batch,
-        half_life=half_life,
-        capacity=65_536,
-    )
-    found.interpolate = interpolate
-    return found
+    objective = get_objective(name, beta=BETA)
+    return initial_statistics(objective, pool, global_batch_size=batch, half_life=half_life, capacity=65_536)
 
 
 def cut_gradient(model: nn.Module, rows: list[TokenRow], name: str, size: int) -> Tensor:
@@ -191,6 +190,51 @@ def stream_gradient(model: nn.Module, rows: list[TokenRow], laws: OrderStatistic
     _, coefficients = laws.evaluate(batch, laws.counts([row.desirable for row in rows]))
     (live * coefficients).sum().backward()
     return flat_gradient(model)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Another rule for the levels that a sample has in its own law, computed beside the product's.
+
+    Attributes:
+        own_weight: of the sample in its law; the product has 1. Next to 0 it is a look-up of its rank.
+        interpolate: move the levels by up to half of the own weight, by where the sample lies between its neighbours.
+    """
+
+    own_weight: float = 1.0
+    interpolate: bool = False
+
+    def coefficients(self, x: Tensor, own: WeightedLaw, other: WeightedLaw, sign: float) -> Tensor:
+        """Derivative of each sample's logistic cost, on a grid of its levels."""
+        upto = torch.nn.functional.pad(own.upto, (1, 0))
+        first = torch.searchsorted(own.values, x)
+        low, high = upto[first], upto[torch.searchsorted(own.values, x, right=True)]
+        if self.interpolate:
+            last = own.values.numel() - 1
+            left, right = own.values[(first - 1).clamp(min=0)], own.values[first.clamp(max=last)]
+            between = (first > 0) & (first <= last) & (left < x) & (x < right)
+            shift = torch.where(between, (x - left) / (right - left) - 0.5, 0.0) * self.own_weight
+            low, high = (low + shift).clamp(min=0), (high + shift).clamp(max=float(own.total))
+        grid = (torch.arange(GRID, dtype=x.dtype) + 0.5) / GRID
+        levels = (low[:, None] + (high + self.own_weight - low)[:, None] * grid) / (
+            own.total + self.own_weight
+        )
+        at = torch.searchsorted(other.upto / other.total, levels).clamp(max=other.values.numel() - 1)
+        gap = sign * (x[:, None] - other.values[at])
+        return (-sign * BETA * torch.sigmoid(-BETA * gap)).mean(1) / x.numel()
+
+    def gradient(self, model: nn.Module, rows: list[TokenRow], laws: OrderStatistics) -> Tensor:
+        """As `stream_gradient`, by this rule."""
+        live = score_rows(model, rows)
+        u, v = laws.samples(local_batch("paired", rows, live.detach()), live.detach())
+        of_u = self.coefficients(u.double(), laws.laws.u, laws.laws.v, 1.0)
+        of_v = self.coefficients(v.double(), laws.laws.v, laws.laws.u, -1.0) if v.numel() else -of_u
+        (live * torch.stack([of_u, of_v], dim=1).flatten()).sum().backward()
+        return flat_gradient(model)
+
+
+PLACES = {"rank alone": Place(1e-6), "own mass": Place(), "own mass, interpolated": Place(interpolate=True)}
+"""The second is the product's own rule once more, as a check of this computation."""
 
 
 class World:
@@ -226,48 +270,66 @@ class World:
         }
 
 
-def train(world: World, name: str, way: str, size: int, looks: Sequence[int]) -> dict[str, Any]:
+def compare(
+    model: nn.Module,
+    world: World,
+    name: str,
+    rows: list[TokenRow],
+    laws: OrderStatistics | None,
+    beside: dict[float, OrderStatistics],
+) -> dict[str, float]:
+    """Cosines of the ways to compute this step's gradient."""
+    exact, size = exact_engine(name), len(rows) // 2
+    exact.step(model, world.population)
+    population = flat_gradient(model)
+    exact.step(model, rows)
+    batch = flat_gradient(model)
+    ways: dict[str, Callable[[list[TokenRow]], Tensor]] = {}
+    if laws is not None:
+        ways["stream"] = lambda some: stream_gradient(model, some, laws)
+    for half_life, other in beside.items():
+        ways[f"half-life {half_life:g}"] = lambda some, other=other: stream_gradient(model, some, other)
+    if beside:
+        default = beside[DEFAULT_HALF_LIFE]
+        for label, place in PLACES.items():
+            ways[label] = lambda some, place=place: place.gradient(model, some, default)
+    found = {
+        "batch, population": cosine(batch, population),
+        "batch, mean": cosine(cut_gradient(model, world.population, name, size), population),
+    }
+    for label, way in ways.items():
+        found[f"{label}, population"] = cosine(way(rows), population)
+        found[f"{label}, batch"] = cosine(way(rows), batch)
+        found[f"{label}, mean"] = cosine(way(world.population), population)
+    return found
+
+
+def train(
+    world: World, name: str, way: str, size: int, looks: Sequence[int], rate: float = LEARNING_RATE
+) -> dict[str, Any]:
     """One run; `way` is batch or stream."""
     torch.manual_seed(0)
     model = Bigram(world.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     exact = exact_engine(name)
-    laws = running_laws(name, world.pool, size, DEFAULT_HALF_LIFE, True) if way == "stream" else None
+    laws = running_laws(name, world.pool, size, DEFAULT_HALF_LIFE) if way == "stream" else None
     engine = exact
-    if laws is not None:
+    if laws is not None:  # cut into micro-batches, as where memory is short
         engine = WholeBatchEngine(
             exact.setting.objective, "paired", MicroBatchLimit(units=32), statistics=laws
         )
-    variants: dict[str, OrderStatistics] = {}
-    if way == "batch" and name != "dpo":
-        variants = {
-            f"{half_life:g} {'interpolated' if place else 'step-wise'}": running_laws(
-                name, world.pool, size, half_life, place
-            )
-            for half_life in HALF_LIVES
-            for place in (False, True)
-        }
+    beside = {
+        half_life: running_laws(name, world.pool, size, half_life)
+        for half_life in HALF_LIVES
+        if way == "batch" and name != "dpo"
+    }
     cosines: dict[str, list[float]] = defaultdict(list)
     for step, rows in enumerate(world.batches(size, max(looks)), start=1):
         if step in looks:
-            exact.step(model, world.population)
-            population = flat_gradient(model)
-            exact.step(model, rows)
-            batch = flat_gradient(model)
-            compared = dict(variants) if laws is None else {"stream": laws}
-            cosines["batch, population"].append(cosine(batch, population))
-            cosines["batch, mean"].append(
-                cosine(cut_gradient(model, world.population, name, size), population)
-            )
-            for label, other in compared.items():
-                stream = stream_gradient(model, rows, other)
-                cosines[f"{label}, population"].append(cosine(stream, population))
-                cosines[f"{label}, batch"].append(cosine(stream, batch))
-                cosines[f"{label}, mean"].append(
-                    cosine(stream_gradient(model, world.population, other), population)
-                )
+            for key, value in compare(model, world, name, rows, laws, beside).items():
+                cosines[key].append(value)
         output = engine.step(model, rows)
-        for other in variants.values():
+        for other in beside.values():
             other.update(output.batch)
         optimizer.step()
         optimizer.zero_grad()
@@ -279,3 +341,184 @@ def train(world: World, name: str, way: str, size: int, looks: Sequence[int]) ->
         "seed": world.seed,
         "cosines": means,
     } | world.outcome(model)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation over seeds."""
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else float("nan"),
+    }
+
+
+def gathered(
+    runs: list[dict[str, Any]], pick: Callable[[dict[str, Any]], dict[str, float]]
+) -> list[dict[str, Any]]:
+    """Numbers of each objective, way and batch size, over the seeds."""
+    values: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for key, value in pick(run).items():
+            values[run["objective"], run["way"], run["batch"]][key].append(value)
+    return [
+        {
+            "objective": objective,
+            "way": way,
+            "batch": batch,
+            **{key: spread(some) for key, some in found.items()},
+        }
+        for (objective, way, batch), found in values.items()
+    ]
+
+
+def shown(cell: dict[str, float]) -> str:
+    """Mean and spread for a table."""
+    return f"{cell['mean']:.3f} ± {cell['sd']:.3f}"
+
+
+def outcomes(run: dict[str, Any]) -> dict[str, float]:
+    """What a run ends with."""
+    return {key: run[key] for key in ("violation of margins", "violation of rewards", "accuracy")}
+
+
+def print_tables(gradients: list[dict[str, Any]], ends: list[dict[str, Any]]) -> None:
+    """As Markdown."""
+    print("| objective | batch | step: batch | step: stream | mean: batch | mean: stream | stream to batch |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for row in gradients:
+        if row["way"] == "stream" or row["objective"] == "dpo":
+            keys = ("batch, population", "stream, population", "batch, mean", "stream, mean", "stream, batch")
+            cells = [shown(row[key]) if key in row else "" for key in keys]
+            print(f"| `{row['objective']}` | {row['batch']} | " + " | ".join(cells) + " |")
+    print(
+        "\n| objective | way | batch | violation of margins | of rewards | accuracy |\n|---|---|---:|---:|---:|---:|"
+    )
+    for row in ends:
+        cells = [shown(row[key]) for key in ("violation of margins", "violation of rewards", "accuracy")]
+        print(f"| `{row['objective']}` | {row['way']} | {row['batch']} | " + " | ".join(cells) + " |")
+
+
+def print_half_lives(gradients: list[dict[str, Any]], rate: float) -> None:
+    """Part 3, as Markdown."""
+    labels = [f"half-life {h:g}" for h in HALF_LIVES] + list(PLACES)
+    for what in ("mean", "population", "batch"):
+        print(f"\nstep size {rate:g}, {what}:\n| objective | batch | sorted | " + " | ".join(labels) + " |")
+        print("|---|---:|" + "---:|" * (len(labels) + 1))
+        for row in gradients:
+            if row["way"] == "batch" and row["objective"] != "dpo":
+                own = [] if what == "batch" else [shown(row[f"batch, {what}"])]
+                cells = (own or [""]) + [shown(row[f"{label}, {what}"]) for label in labels]
+                print(f"| `{row['objective']}` | {row['batch']} | " + " | ".join(cells) + " |")
+
+
+def figure(gradients: list[dict[str, Any]], ends: list[dict[str, Any]]) -> Figure:
+    """Agreement of gradients above, violation ratios below."""
+    drawn = Figure(figsize=(10, 6.5), layout="constrained")
+    panels = drawn.subplots(2, 2)
+    for column, (name, outcome) in enumerate(
+        [("aot", "violation of margins"), ("aot_unpaired", "violation of rewards")]
+    ):
+        above, below = panels[0][column], panels[1][column]
+        of = [row for row in gradients if row["objective"] == name and row["way"] == "stream"]
+        for way in ("batch", "stream"):
+            for what, style in (("mean", "o-"), ("population", "s--")):
+                cells = [row[f"{way}, {what}"] for row in of]
+                above.errorbar(
+                    [row["batch"] for row in of],
+                    [cell["mean"] for cell in cells],
+                    [cell["sd"] for cell in cells],
+                    fmt=style,
+                    capsize=3,
+                    color="C0" if way == "batch" else "C1",
+                    label=f"{way}, {'mean gradient' if what == 'mean' else 'single step'}",
+                )
+        above.set(
+            xscale="log", xlabel="optimizer batch (pairs)", ylabel="cosine with the population's", title=name
+        )
+        for color, (objective, way) in enumerate([(name, "batch"), (name, "stream"), ("dpo", "batch")]):
+            of = [row for row in ends if row["objective"] == objective and row["way"] == way]
+            below.errorbar(
+                [row["batch"] for row in of],
+                [row[outcome]["mean"] for row in of],
+                [row[outcome]["sd"] for row in of],
+                fmt="o-",
+                capsize=3,
+                color=f"C{color}",
+                label=objective if objective == "dpo" else way,
+            )
+        below.set(xscale="log", xlabel="optimizer batch (pairs)", ylabel=f"{outcome}, held out")
+        for axes in (above, below):
+            axes.grid(visible=True, alpha=0.2)
+            axes.legend(fontsize=8)
+    return drawn
+
+
+def parse() -> argparse.Namespace:
+    """Options of the script."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--toy", action="store_true", help="one seed, small sizes, nothing written")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """All runs of all seeds."""
+    arguments = parse()
+    torch.set_num_threads(1)
+    begun = time.monotonic()
+    seeds, sizes, looks, fresh = arguments.seeds, SIZES, LOOKS, POPULATION
+    if arguments.toy:
+        seeds, sizes, looks, fresh = 2, (4, 16), (2, 4), 64
+    runs: list[dict[str, Any]] = []
+    fast: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        world = World(seed, pool=4 * fresh, fresh=fresh)
+        for name in ("aot", "aot_unpaired", "dpo"):
+            for way in ("batch",) if name == "dpo" else ("batch", "stream"):
+                for size in sizes:
+                    runs.append(train(world, name, way, size, looks))
+        fast += [
+            train(world, name, "batch", size, looks, FAST)
+            for name in ("aot", "aot_unpaired")
+            for size in sizes
+            if seed < FAST_SEEDS
+        ]
+        print(f"seed {seed + 1} of {seeds}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    gradients, ends = gathered(runs, lambda run: run["cosines"]), gathered(runs, outcomes)
+    of_fast = gathered(fast, lambda run: run["cosines"])
+    print_tables(gradients, ends)
+    for rate, some in ((LEARNING_RATE, gradients), (FAST, of_fast)):
+        print_half_lives(some, rate)
+    drawn = figure(gradients, ends)
+    if arguments.toy:
+        return
+    record = {
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": 1,
+            "machine": platform.machine(),
+            "seconds": round(time.monotonic() - begun),
+        },
+        "setting": {
+            "seeds": seeds,
+            "steps": max(LOOKS),
+            "looks": LOOKS,
+            "population": POPULATION,
+            "beta": BETA,
+            "learning_rate": LEARNING_RATE,
+            "learning_rate_fast": FAST,
+            "seeds_fast": min(seeds, FAST_SEEDS),
+            "contrary": CONTRARY,
+            "half_life": DEFAULT_HALF_LIFE,
+        },
+        "gradients": gradients,
+        "gradients_fast": of_fast,
+        "outcomes": ends,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "order_statistics.json").write_text(json.dumps(record, indent=1) + "\n")
+    drawn.savefig(FIGURE, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

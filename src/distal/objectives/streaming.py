@@ -59,12 +59,7 @@ _WHY = (
 
 
 def costs_of_preferred(
-    objective: Streamable,
-    u: Tensor,
-    laws: RunningLaws,
-    *,
-    own_weight: float = 1.0,
-    interpolate: bool = False,
+    objective: Streamable, u: Tensor, laws: RunningLaws, *, own_weight: float = 1.0
 ) -> Tensor:
     """Cost of each sample u against its partners: the mean of `h(u - Q_V(t))` over the levels t of u.
 
@@ -90,17 +85,10 @@ def costs_of_preferred(
         >>> [round(cost, 6) for cost in costs.tolist()]
         [0.693147, 0.693147, 0.693147]
     """
-    return _costs(objective, u, laws.u, laws.v, 1.0, own_weight, interpolate)
+    return _costs(objective, u, laws.u, laws.v, 1.0, own_weight)
 
 
-def costs_of_other(
-    objective: Streamable,
-    v: Tensor,
-    laws: RunningLaws,
-    *,
-    own_weight: float = 1.0,
-    interpolate: bool = False,
-) -> Tensor:
+def costs_of_other(objective: Streamable, v: Tensor, laws: RunningLaws, *, own_weight: float = 1.0) -> Tensor:
     """Cost of each sample v against its partners: the mean of `h(Q_U(t) - v)` over the levels t of v.
 
     Args:
@@ -112,23 +100,17 @@ def costs_of_other(
     Returns:
         (m,) costs, differentiable in `v`.
     """
-    return _costs(objective, v, laws.v, laws.u, -1.0, own_weight, interpolate)
+    return _costs(objective, v, laws.v, laws.u, -1.0, own_weight)
 
 
 def _costs(
-    objective: Streamable,
-    x: Tensor,
-    own: WeightedLaw,
-    other: WeightedLaw,
-    sign: float,
-    own_weight: float,
-    interpolate: bool,
+    objective: Streamable, x: Tensor, own: WeightedLaw, other: WeightedLaw, sign: float, own_weight: float
 ) -> Tensor:
     """Mean cost of `sign * (x - partner)` for each sample."""
     distortion = build_distortion(objective.quantile_weighting)
     if x.numel() == 0:  # a micro-batch may hold samples of one side only
         return x.double()
-    found = partners(x, own, other, own_weight=own_weight, distortion=distortion, interpolate=interpolate)
+    found = partners(x, own, other, own_weight=own_weight, distortion=distortion)
     x = x.double()
     cost = apply_cost(objective.gap_cost(), sign * (x[found.sample] - found.value))
     return torch.zeros_like(x).index_add(0, found.sample, found.share * cost)

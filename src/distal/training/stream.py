@@ -164,7 +164,6 @@ class OrderStatistics:
                 "v must be the fixed law of the reference for aot, a running law for aot_unpaired"
             )
         self.u, self.v = u, v
-        self.interpolate = False
         self._laws: RunningLaws | None = None
 
     @property
@@ -193,16 +192,9 @@ class OrderStatistics:
         with torch.enable_grad():
             policy = part.policy.detach().requires_grad_()
             u, v = self.samples(part, policy)
-            total = (
-                costs_of_preferred(self.objective, u, self.laws, interpolate=self.interpolate).sum()
-                / counts[0]
-            )
+            total = costs_of_preferred(self.objective, u, self.laws).sum() / counts[0]
             if counts[1]:
-                total = (
-                    total
-                    + costs_of_other(self.objective, v, self.laws, interpolate=self.interpolate).sum()
-                    / counts[1]
-                )
+                total = total + costs_of_other(self.objective, v, self.laws).sum() / counts[1]
             (gradient,) = torch.autograd.grad(total, policy)
         # Unpaired, each side's mean estimates the same transport cost: the loss is their mean, while the gradient
         # is the sum of both, as each side moves samples of its own.

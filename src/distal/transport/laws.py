@@ -87,7 +87,6 @@ def partners(
     *,
     own_weight: float = 1.0,
     distortion: Distortion | None = None,
-    interpolate: bool = False,
 ) -> Partners:
     """The partners of each sample under the monotone coupling of its own law with another.
 
@@ -118,9 +117,6 @@ def partners(
     x = check_sample(x, "x").detach().double()
     below, upto = _weight_below(own, x, right=False), _weight_below(own, x, right=True)
     total = own.total + own_weight
-    if interpolate:
-        shift = own_weight * _place_between(own, x)
-        below, upto = (below + shift).clamp(min=0), torch.minimum(upto + shift, own.total)
     low, high = below / total, (upto + own_weight) / total
     if bool((low >= high).any()):
         lost = x[low >= high]
@@ -134,15 +130,6 @@ def partners(
 def _weight_below(law: WeightedLaw, x: Tensor, *, right: bool) -> Tensor:
     """Weight of the atoms below x, or up to x with `right`."""
     return torch.nn.functional.pad(law.upto, (1, 0))[torch.searchsorted(law.values, x, right=right)]
-
-
-def _place_between(law: WeightedLaw, x: Tensor) -> Tensor:
-    """How far x lies between its neighbouring atoms, from -1/2 at the lower to 1/2 at the upper; 0 elsewhere."""
-    last = law.values.numel() - 1
-    above = torch.searchsorted(law.values, x)
-    lower, upper = law.values[(above - 1).clamp(min=0)], law.values[above.clamp(max=last)]
-    inside = (above > 0) & (above <= last) & (x < upper)
-    return torch.where(inside, (x - lower) / (upper - lower).clamp(min=torch.finfo(x.dtype).tiny) - 0.5, 0.0)
 
 
 def _cells(low: Tensor, high: Tensor, other: WeightedLaw, distortion: Distortion | None) -> Partners:
