@@ -148,7 +148,8 @@ def engine(earlier, *, strategy: Any = "auto", budget=PLENTY, basis=None):
 
 
 def choice(strategy="recompute", **options):
-    return Choice(**{"strategy": strategy, "budget": 1000, "kept": 0, **options})
+    given: dict[str, Any] = {"strategy": strategy, "budget": 1000, "kept": 0, **options}
+    return Choice(**given)
 
 
 def test_other_options_decide_anew_and_a_named_strategy_is_obeyed(make_llama, make_rows, caplog):
