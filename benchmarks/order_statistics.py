@@ -29,7 +29,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -380,34 +380,61 @@ def outcomes(run: dict[str, Any]) -> dict[str, float]:
     return {key: run[key] for key in ("violation of margins", "violation of rewards", "accuracy")}
 
 
-def print_tables(gradients: list[dict[str, Any]], ends: list[dict[str, Any]]) -> None:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """As the documentation reads it."""
+    return {"header": list(header), "rows": [list(row) for row in rows]}
+
+
+def tables(
+    gradients: list[dict[str, Any]], ends: list[dict[str, Any]], of_fast: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Part 1, part 2, and part 3 by step size."""
+
+    def cells(row: dict[str, Any], keys: Iterable[str]) -> list[str]:
+        first = [f"`{row['objective']}`", str(row["batch"])]
+        return first + [shown(row[key]) if key in row else "" for key in keys]
+
+    agreement = ("batch, mean", "stream, mean", "batch, population", "stream, population", "stream, batch")
+    outcome = ("violation of margins", "violation of rewards", "accuracy")
+    labels = [f"half-life {h:g}" for h in HALF_LIVES]
+    found = {
+        "gradients": table(
+            (
+                "objective",
+                "batch",
+                "mean, sorted",
+                "mean, stream",
+                "step, sorted",
+                "step, stream",
+                "stream to sorted",
+            ),
+            (
+                cells(row, agreement)
+                for row in gradients
+                if row["way"] == "stream" or row["objective"] == "dpo"
+            ),
+        ),
+        "outcomes": table(
+            ("objective", "batch", "order statistics", *outcome),
+            ([*cells(row, ())[:2], row["way"], *cells(row, outcome)[2:]] for row in ends),
+        ),
+    }
+    for speed, rows in (("slow", gradients), ("fast", of_fast)):
+        some = [row for row in rows if row["way"] == "batch" and row["objective"] != "dpo"]
+        for part, own in (("half-lives", labels), ("places", list(PLACES))):
+            for what in ("mean", "batch"):
+                sorted_too = ["batch"] if what == "mean" else []
+                keys = [f"{label}, {what}" for label in (*sorted_too, *own)]
+                header = ("objective", "batch", *(["sorted batch"] if sorted_too else []), *own)
+                found[f"{part} {speed} {what}"] = table(header, (cells(row, keys) for row in some))
+    return found
+
+
+def print_table(name: str, found: dict[str, Any]) -> None:
     """As Markdown."""
-    print("| objective | batch | step: batch | step: stream | mean: batch | mean: stream | stream to batch |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for row in gradients:
-        if row["way"] == "stream" or row["objective"] == "dpo":
-            keys = ("batch, population", "stream, population", "batch, mean", "stream, mean", "stream, batch")
-            cells = [shown(row[key]) if key in row else "" for key in keys]
-            print(f"| `{row['objective']}` | {row['batch']} | " + " | ".join(cells) + " |")
-    print(
-        "\n| objective | way | batch | violation of margins | of rewards | accuracy |\n|---|---|---:|---:|---:|---:|"
-    )
-    for row in ends:
-        cells = [shown(row[key]) for key in ("violation of margins", "violation of rewards", "accuracy")]
-        print(f"| `{row['objective']}` | {row['way']} | {row['batch']} | " + " | ".join(cells) + " |")
-
-
-def print_half_lives(gradients: list[dict[str, Any]], rate: float) -> None:
-    """Part 3, as Markdown."""
-    labels = [f"half-life {h:g}" for h in HALF_LIVES] + list(PLACES)
-    for what in ("mean", "population", "batch"):
-        print(f"\nstep size {rate:g}, {what}:\n| objective | batch | sorted | " + " | ".join(labels) + " |")
-        print("|---|---:|" + "---:|" * (len(labels) + 1))
-        for row in gradients:
-            if row["way"] == "batch" and row["objective"] != "dpo":
-                own = [] if what == "batch" else [shown(row[f"batch, {what}"])]
-                cells = (own or [""]) + [shown(row[f"{label}, {what}"]) for label in labels]
-                print(f"| `{row['objective']}` | {row['batch']} | " + " | ".join(cells) + " |")
+    print(f"\n{name}\n\n| " + " | ".join(found["header"]) + " |\n|" + "---|" * len(found["header"]))
+    for row in found["rows"]:
+        print("| " + " | ".join(row) + " |")
 
 
 def figure(gradients: list[dict[str, Any]], ends: list[dict[str, Any]]) -> Figure:
@@ -485,9 +512,9 @@ def main() -> None:
         print(f"seed {seed + 1} of {seeds}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     gradients, ends = gathered(runs, lambda run: run["cosines"]), gathered(runs, outcomes)
     of_fast = gathered(fast, lambda run: run["cosines"])
-    print_tables(gradients, ends)
-    for rate, some in ((LEARNING_RATE, gradients), (FAST, of_fast)):
-        print_half_lives(some, rate)
+    found = tables(gradients, ends, of_fast)
+    for name, one in found.items():
+        print_table(name, one)
     drawn = figure(gradients, ends)
     if arguments.toy:
         return
@@ -511,6 +538,7 @@ def main() -> None:
             "contrary": CONTRARY,
             "half_life": DEFAULT_HALF_LIFE,
         },
+        "tables": found,
         "gradients": gradients,
         "gradients_fast": of_fast,
         "outcomes": ends,
