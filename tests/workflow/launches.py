@@ -67,7 +67,7 @@ def commands(text: str) -> Iterator[tuple[dict[str, str], list[str]]]:
     joined = re.sub(r"\\\n\s*", "", text)
     for line in joined.splitlines():
         line = re.sub(r"^#\s+", "", line)
-        if not re.match(r"([A-Z_]+=\S+ )*(torchrun|accelerate launch|bash recipes|sbatch) ", line):
+        if not re.match(r"([A-Z_]+=\S+ )*(torchrun|accelerate launch|bash recipes/\S+|sbatch) ", line):
             continue
         words = shlex.split(line, comments=True)
         variables = {}

@@ -161,6 +161,19 @@ class ResumableTrainer(Trainer):
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(target))
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model, so that `from_pretrained` reads it; every rank must call this.
+
+        Where checkpoints hold one part of the weights per rank (FSDP, `SHARDED_STATE_DICT`), the parent class writes
+        nothing at all when it is asked for the model.
+        """
+        plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
+        in_parts = plugin is not None and plugin.state_dict_type.name == "SHARDED_STATE_DICT"
+        if _internal_call or not in_parts:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+
     def save_own_state(self, folder: Path) -> None:
         """Called while a checkpoint is being written: a place to add files, by ranks that `should_save`."""
 

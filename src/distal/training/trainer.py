@@ -105,7 +105,7 @@ class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        check_launch(self.accelerator)
+        check_launch(self.accelerator, args)
         if frozen is not None and self.place_model_on_device:
             frozen.to(args.device)
         self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
