@@ -24,6 +24,7 @@ from distal.data import TokenizedPreferences
 from distal.errors import ConfigError
 from distal.objectives import Objective
 from distal.scoring import compute_dtype
+from distal.scoring.partitioned import whole_shape
 from distal.training.models import has_dropout
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _short(value: object) -> str:
 def _weights(model: nn.Module, frozen: str | None) -> Section:
     """Names, shapes and types of the trained weights, and what adapters make of them."""
     entries = [
-        (name, tuple(parameter.shape), str(parameter.dtype))
+        (name, tuple(whole_shape(parameter)), str(parameter.dtype))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]
