@@ -56,6 +56,9 @@ class DeepSpeed(torch.nn.Module):
         assert self.passes[-1] is True
         self.steps += 1
 
+    def was_step_applied(self):
+        return all(bool(p.grad.isfinite().all()) for p in self.module.parameters())
+
 
 @pytest.mark.parametrize("objective", ["aot", "dpo"])
 @pytest.mark.parametrize("stage", [1, 3])
@@ -85,17 +88,19 @@ def test_deepspeed_is_told_which_pass_is_the_last_and_updates_once(make_llama, m
         found = gradients(wrapped, driven)
         assert wrapped.passes == [False, False, False, True]
         assert wrapped.steps == step - 1, "nothing may be updated before the loss was seen"
-        exchange.finish()
+        assert exchange.finish()
         assert wrapped.steps == step
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-10)  # pyright: ignore
+    inner.lm_head.weight.grad[0, 0] = float("nan")
+    assert not exchange.finish(), "a step that DeepSpeed left out must be noticed"
 
 
 def test_other_launches_leave_the_update_to_the_trainer():
     for kind, fsdp2 in (("NO", False), ("MULTI_GPU", False), ("FSDP", True)):
         exchange = gradient_exchange(accelerator(kind, fsdp2=fsdp2))
         assert exchange.sharded == fsdp2
-        assert exchange.finish() is None
+        assert exchange.finish()
 
 
 def fsdp(version=2, offload: object = None, efficient=False):

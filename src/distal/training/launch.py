@@ -13,7 +13,14 @@ from transformers import TrainingArguments
 from distal.errors import ConfigError
 from distal.scoring import AdapterSnapshot, FrozenModel, Reference
 
-__all__ = ["check_launch", "check_reference", "is_prepared", "launched_with", "prepared_later"]
+__all__ = [
+    "check_launch",
+    "check_reference",
+    "checkpoint_layout",
+    "is_prepared",
+    "launched_with",
+    "prepared_later",
+]
 
 
 def launched_with(accelerator: Any, *names: str) -> bool:
@@ -31,6 +38,20 @@ def is_prepared(accelerator: Any, model: nn.Module) -> bool:
     if launched_with(accelerator, "DEEPSPEED"):
         return accelerator.deepspeed_engine_wrapped is not None
     return hasattr(model, "set_requires_gradient_sync")
+
+
+def checkpoint_layout(accelerator: Any) -> dict[str, Any]:
+    """What the files of a checkpoint depend on besides the run: how weights are shared out over processes.
+
+    Empty where every process has all of them. Under FSDP2 PyTorch cuts weights and optimizer state anew for any number
+    of processes; DeepSpeed does not.
+    """
+    if launched_with(accelerator, "FSDP"):
+        return {"sharding": f"FSDP2, {accelerator.state.fsdp_plugin.state_dict_type.name}"}
+    if launched_with(accelerator, "DEEPSPEED"):
+        stage = accelerator.state.deepspeed_plugin.zero_stage
+        return {"sharding": f"DeepSpeed, ZeRO stage {stage}", "processes": accelerator.num_processes}
+    return {}
 
 
 def check_launch(accelerator: Any, args: TrainingArguments) -> None:

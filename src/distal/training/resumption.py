@@ -58,6 +58,10 @@ _REFUSED = {
     "objective": "the loss would be another one",
     "batches": "the remaining steps would not see the rows that are left",
     "weights": "the checkpoint's weights or optimizer state would not fit this model",
+    "launch": (
+        "the checkpoint's files suit only processes launched as those that wrote them. Launch as before (plain data "
+        "parallelism and FSDP2 on any number of devices, DeepSpeed on the same number)"
+    ),
     "optimizer": "the checkpoint's optimizer state carries the old value, so that the new one would have no effect",
 }
 """Sections in which nothing may differ, and what a difference means."""
@@ -119,6 +123,10 @@ class RunIdentity:
             },
         }
         return cls(json.loads(json.dumps(sections, default=_plain)))
+
+    def launched(self, layout: Section) -> RunIdentity:
+        """This run, with how its checkpoints are laid out (`distal.training.launch.checkpoint_layout`)."""
+        return RunIdentity({**self.sections, "launch": layout})
 
     def differences(self, earlier: RunIdentity) -> dict[str, list[str]]:
         """What differs from an earlier run, as sentences by section; sections that agree are left out."""

@@ -26,6 +26,7 @@ from distal.training.checkpoints import (
     why_unusable,
     write_record,
 )
+from distal.training.launch import checkpoint_layout
 from distal.training.resumption import RunIdentity, refuse_other_run, tell_differences
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class ResumableTrainer(Trainer):
         """
         record = read_record(checkpoint)
         if record is not None:
-            refuse_other_run(identity, RunIdentity(record["identity"]), str(checkpoint))
+            now = identity.launched(checkpoint_layout(self.accelerator))
+            refuse_other_run(now, RunIdentity(record["identity"]), str(checkpoint))
 
     def begin_run(self, identity: RunIdentity, checkpoint: Path | None) -> None:
         """Remember what run this is, for its checkpoints, and where it goes on.
@@ -95,7 +97,7 @@ class ResumableTrainer(Trainer):
         Raises:
             ConfigError: the checkpoint belongs to another run; the message lists what differs.
         """
-        self._identity, self._first_step = identity, 0
+        self._identity, self._first_step = identity.launched(checkpoint_layout(self.accelerator)), 0
         if checkpoint is None:
             return
         self.refuse_other_run(identity, checkpoint)

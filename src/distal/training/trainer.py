@@ -347,7 +347,8 @@ class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
         output = self.guarded_step(model, inputs)
-        self._launched.finish()
+        if not self._launched.finish():
+            self.check_gradient(float("nan"))
         for name, value in output.metrics.items():
             self._metrics.setdefault(name, []).append(value)
         return output.loss.to(self.args.device, torch.float32)
