@@ -1,8 +1,8 @@
 """One process against two: `distal align` on real preferences ends with the same weights, whoever shares the batch.
 
-A small Llama is warmed up on HH-RLHF text (as in `hh_alignment.py`, with a shorter warm-up) and aligned twice from the
-same seed, by the command line itself: in one process, and in two under torchrun (gloo). Compared are the final weights,
-every number of the certificate (`dominance.json`) and of each step's record (`health.jsonl`).
+A small Llama is warmed up on HH-RLHF text (as in `hh_alignment.py`, with a shorter warm-up) and aligned twice over a
+few steps from the same seed, by the command line itself: in one process, and in two under torchrun (gloo). Compared are
+the final weights, every number of the certificate (`dominance.json`) and of each step's record (`health.jsonl`).
 
     full           AOT, all weights, in float32
     full-float64   the same in float64: what of the difference is rounding shrinks with it
@@ -37,10 +37,11 @@ GOAL = 1e-5
 """Largest difference of a final weight, float32."""
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 LAUNCHERS: dict[str, tuple[str, ...]] = {"one": (), "two": TORCHRUN}
+STEPS = {"max_steps": 6}
 RUNS: dict[str, dict[str, object]] = {
-    "full": {**PAIRED, **FULL, "objective": "aot"},
-    "full-float64": {**PAIRED, **FULL, "objective": "aot", "dtype": "float64"},
-    "unpaired-lora": {**UNPAIRED, **LORA},
+    "full": {**PAIRED, **FULL, **STEPS, "objective": "aot"},
+    "full-float64": {**PAIRED, **FULL, **STEPS, "objective": "aot", "dtype": "float64"},
+    "unpaired-lora": {**UNPAIRED, **LORA, **STEPS},
 }
 NOT_COMPARED = ("seconds", "time", "memory", "tokens_per_second")
 """Keys, or parts of them, of numbers that measure the machine."""

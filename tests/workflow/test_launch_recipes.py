@@ -108,9 +108,7 @@ def test_torchrun_reads_what_the_script_means(shell: Shell, name: str) -> None:
     (variables, words), *_ = commands((LAUNCH / name).read_text())
     surroundings = SLURM if name.endswith("sbatch") else {}
     given = {**surroundings, **variables, "GPUS": "3"}
-    config, command = read_torchrun(
-        shell.called(LAUNCH / name, words[2:], **given)
-    )
+    config, command = read_torchrun(shell.called(LAUNCH / name, words[2:], **given))
     assert (config.min_nodes, config.max_nodes) == EXPECTED[name][:2]
     assert config.nproc_per_node == 3
     assert config.rdzv_backend == EXPECTED[name][2]
@@ -238,5 +236,3 @@ def test_commands_in_the_documentation_are_accepted(shell: Shell, page: Path) ->
         check_align(command)
         found += 1
     assert found
-
-

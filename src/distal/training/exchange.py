@@ -76,7 +76,7 @@ def _deepspeed(engine: Any) -> GradientExchange:
 
     def finish() -> bool:
         engine.step()
-        # Its gradient norm remains that of the step before, so that nobody else would notice.
+        # A step that it leaves out need not show in the norm that it tells, which may be that of the step before.
         return engine.was_step_applied()
 
     engine.set_gradient_accumulation_boundary(is_boundary=True)
