@@ -15,6 +15,8 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 
 from distal.training import AlignmentConfig
 from distal.training.launch import check_launch
+from distal.workflow import resolve_options
+from distal.workflow.resolve import differing_keys, resolved_yaml
 from tests.workflow.launches import (
     LAUNCH,
     REPOSITORY,
@@ -200,7 +202,7 @@ def test_distal_accepts_what_the_configurations_launch(tmp_path: Path) -> None:
     zero = plugin.deepspeed_config["zero_optimization"]
     assert zero["stage"] == 3
     assert zero["stage3_gather_16bit_weights_on_model_save"] is True
-    assert plugin.zero3_init_flag is False
+    assert plugin.zero3_init_flag is True
     check_launch(launched("DEEPSPEED", deepspeed_plugin=plugin), args)
 
 
@@ -236,3 +238,15 @@ def test_commands_in_the_documentation_are_accepted(shell: Shell, page: Path) ->
         check_align(command)
         found += 1
     assert found
+
+
+def test_a_run_may_ask_for_sharding_itself_and_be_repeated(tmp_path: Path) -> None:
+    """The annotation that transformers gives `fsdp` does not say that it takes true."""
+    config, again = tmp_path / "config.yaml", tmp_path / "distal.yaml"
+    config.write_text("fsdp: true\nfsdp_config: { version: 2 }\n")
+    words = ["--model=m", "--data=d", f"--output-dir={tmp_path}", "--report-to=none", "--use-cpu"]
+    options = resolve_options(config, words)
+    assert options.training.fsdp is True
+    assert options.training.fsdp_plugin_args["fsdp_version"] == 2
+    again.write_text(resolved_yaml(options))
+    assert not differing_keys(resolve_options(again, []), options)
