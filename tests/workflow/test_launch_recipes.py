@@ -98,7 +98,7 @@ def test_shell_accepts_the_script(script: Path) -> None:
 
 # What torchrun should read: nodes at least and at most, rendezvous, where the first node is.
 EXPECTED = {
-    "one-node.sh": (1, 1, "c10d", "localhost:0"),
+    "one-node.sh": (1, 1, None, None),  # --standalone: torchrun finds a port by itself
     "several-nodes.sh": (2, 2, "static", "10.0.0.1:29500"),
     "elastic.sh": (1, 4, "c10d", "10.0.0.1:29500"),
     "slurm.sbatch": (2, 2, "c10d", "node7:21234"),
@@ -110,11 +110,13 @@ def test_torchrun_reads_what_the_script_means(shell: Shell, name: str) -> None:
     (variables, words), *_ = commands((LAUNCH / name).read_text())
     surroundings = SLURM if name.endswith("sbatch") else {}
     given = {**surroundings, **variables, "GPUS": "3"}
-    config, command = read_torchrun(shell.called(LAUNCH / name, words[2:], **given))
+    called = shell.called(LAUNCH / name, words[2:], **given)
+    assert ("--standalone" in called) == (name == "one-node.sh")
+    config, command = read_torchrun(called)
     assert (config.min_nodes, config.max_nodes) == EXPECTED[name][:2]
     assert config.nproc_per_node == 3
-    assert config.rdzv_backend == EXPECTED[name][2]
-    assert config.rdzv_endpoint == EXPECTED[name][3]
+    if "--standalone" not in called:
+        assert (config.rdzv_backend, config.rdzv_endpoint) == EXPECTED[name][2:]
     if command[0] == "bash":  # a script that adds --resume; what it calls is Python
         command = shell.called(REPOSITORY / command[1], command[2:])
         assert command[3:5] == ["--output-dir", "runs/first"]
