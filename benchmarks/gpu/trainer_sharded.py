@@ -121,14 +121,14 @@ def work(job: dict[str, Any]) -> None:
     trainer.train()
     seconds = time.perf_counter() - started
     peak = 0 if job["toy"] else torch.cuda.max_memory_allocated()
-    peaks = trainer.accelerator.gather(torch.tensor([peak], device=args.device)).tolist()
+    peaks: Any = trainer.accelerator.gather(torch.tensor([peak], device=args.device))
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         found = {
             "loss": [entry["loss"] for entry in history],
             "grad_norm": [entry["grad_norm"] for entry in history],
-            "peak_gib": None if job["toy"] else max(peaks) / 2**30,
+            "peak_gib": None if job["toy"] else int(peaks.max()) / 2**30,
             "train_seconds": seconds,
             "strategy": trainer.engine.choice,
         }

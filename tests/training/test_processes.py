@@ -109,11 +109,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "dpo, sharded": {"n": 28, "fsdp": "SHARDED_STATE_DICT", "config": {"objective": "dpo"}},
 }
 if find_spec("deepspeed"):  # it compiles a part of itself, which takes minutes the first time
-    RUNS |= {
-        "aot, ZeRO-3": {"n": 28, "zero": 3, "dtype": "float32"},
-        "dpo, ZeRO-2": {"n": 28, "zero": 2, "dtype": "float32", "config": {"objective": "dpo"}},
-        "aot, ZeRO-3, LoRA": {"lora": True, "zero": 3, "dtype": "float32"},
-    }
+    RUNS.update(
+        {
+            "aot, ZeRO-3": {"n": 28, "zero": 3, "dtype": "float32"},
+            "dpo, ZeRO-2": {"n": 28, "zero": 2, "dtype": "float32", "config": {"objective": "dpo"}},
+            "aot, ZeRO-3, LoRA": {"lora": True, "zero": 3, "dtype": "float32"},
+        }
+    )
 
 
 @pytest.mark.slow

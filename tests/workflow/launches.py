@@ -34,6 +34,7 @@ def read_torchrun(words: list[str]) -> tuple[Any, list[str]]:
 def read_accelerate(words: list[str]) -> tuple[Namespace, list[str]]:
     """What `accelerate launch` makes of its words, the configuration file included, and the command."""
     given = launch_command_parser().parse_args(words)
+    defaults: Any
     given, defaults, _ = _validate_launch_command(given)
     given.deepspeed_fields_from_accelerate_config = ",".join((defaults or given).deepspeed_config or ())
     return given, ["-m"] * given.module + [given.training_script, *given.training_script_args]

@@ -249,6 +249,7 @@ def test_a_run_may_ask_for_sharding_itself_and_be_repeated(tmp_path: Path) -> No
     words = ["--model=m", "--data=d", f"--output-dir={tmp_path}", "--report-to=none", "--use-cpu"]
     options = resolve_options(config, words)
     assert options.training.fsdp is True
-    assert options.training.fsdp_plugin_args["fsdp_version"] == 2
+    config_of_plugin: Any = options.training.fsdp_config
+    assert config_of_plugin["version"] == 2
     again.write_text(resolved_yaml(options))
     assert not differing_keys(resolve_options(again, []), options)
