@@ -109,8 +109,15 @@ def prepare(data: Path, work: Path, epochs: float) -> None:
     tokenizer.save_pretrained(work / "base")
 
 
-def align(name: str, options: dict[str, object], work: Path) -> None:
-    """One `distal align` run."""
+def align(name: str, options: dict[str, object], work: Path, launcher: Sequence[str] = ()) -> None:
+    """One `distal align` run, into the folder `name`.
+
+    Args:
+        name: of the run.
+        options: of `distal align`, besides those that all runs share.
+        work: folder that `prepare` filled.
+        launcher: words between `python` and `-m distal`, to start several processes.
+    """
     suffix = "_unpaired" if options.get("objective") == "aot_unpaired" else ""
     settings = {
         "model": str(work / "base"),
@@ -131,7 +138,7 @@ def align(name: str, options: dict[str, object], work: Path) -> None:
     config = work / f"{name}.yaml"
     config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()))
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "distal", "align", "--config", str(config)], check=True)
+    subprocess.run([sys.executable, *launcher, "-m", "distal", "align", "--config", str(config)], check=True)
     (work / name / "seconds.json").write_text(json.dumps(time.monotonic() - started))
 
 

@@ -67,29 +67,43 @@ def model(job):
     return LlamaForCausalLM(config).to(getattr(torch, job.get("dtype", "float32")))
 
 
-def sharded() -> dict[str, Any]:
-    """Settings of FSDP2 for two processes on the CPU."""
-    return {
-        "fsdp": True,
-        "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]},
-    }
+def sharded(job) -> dict[str, Any]:
+    """Settings of FSDP2 or DeepSpeed for several processes on the CPU.
+
+    accelerate shards only processes that have a GPU each; told that these have, it shards them as well.
+    """
+    if "RANK" not in os.environ:
+        return {}
+    if kind := job.get("fsdp"):
+        config = {
+            "version": 2,
+            "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+            "state_dict_type": kind,
+        }
+        return {"fsdp": True, "fsdp_config": config}
+    if stage := job.get("zero"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+        PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+        zero = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
+        batch = dict.fromkeys(
+            ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_clipping"), "auto"
+        )
+        return {"use_cpu": False, "deepspeed": {**batch, "zero_optimization": zero}}
+    return {}
 
 
 def run(job):
-    launched = "RANK" in os.environ
-    settings: dict[str, Any] = {**job["config"], **(sharded() if job.get("fsdp") and launched else {})}
+    settings: dict[str, Any] = {"use_cpu": True, **job["config"], **sharded(job)}
     args = AlignmentConfig(
         output_dir=job["output_dir"],
         reference_cache_dir=job["cache"],
         learning_rate=1e-3,
         beta=0.1,
-        use_cpu=True,
         report_to="none",
         disable_tqdm=True,
         **settings,
     )
-    if job.get("fsdp") and launched:
-        # accelerate shards only processes that have a GPU each; told that these have, it shards them as well.
+    if "fsdp" in settings:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     trainer = AlignmentTrainer(
         model(job),
@@ -100,7 +114,8 @@ def run(job):
         peft_config=LoraConfig(r=4, target_modules="all-linear") if job.get("lora") else None,
         callbacks=[DieAt(job["die_at"])] if job.get("die_at") else None,
     )
-    assert trainer.accelerator.is_fsdp2 == bool(job.get("fsdp") and launched)
+    assert trainer.accelerator.is_fsdp2 == ("fsdp" in settings)
+    assert trainer.is_deepspeed_enabled == ("deepspeed" in settings)
     trainer.train(resume_from_checkpoint=bool(job.get("resume")))
     metrics = trainer.evaluate()
     trainer.save_model(job["output_dir"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +104,35 @@ RUNS: dict[str, dict[str, Any]] = {
         "kind": "unpaired",
         "config": {"objective": "aot_unpaired", "order_statistics": "stream"},
     },
-    "aot, sharded": {"n": 28, "fsdp": True},
-    "aot, sharded LoRA": {"lora": True, "fsdp": True},
-    "dpo, sharded": {"n": 28, "fsdp": True, "config": {"objective": "dpo"}},
+    "aot, sharded": {"n": 28, "fsdp": "FULL_STATE_DICT"},
+    "aot, sharded LoRA": {"lora": True, "fsdp": "FULL_STATE_DICT"},
+    "dpo, sharded": {"n": 28, "fsdp": "SHARDED_STATE_DICT", "config": {"objective": "dpo"}},
 }
+if find_spec("deepspeed"):  # it compiles a part of itself, which takes minutes the first time
+    RUNS.update(
+        {
+            "aot, ZeRO-3": {"n": 28, "zero": 3, "dtype": "float32"},
+            "dpo, ZeRO-2": {"n": 28, "zero": 2, "dtype": "float32", "config": {"objective": "dpo"}},
+            "aot, ZeRO-3, LoRA": {"lora": True, "zero": 3, "dtype": "float32"},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_with_another_number_of_ranks(tmp_path):
+    """FSDP2 whose checkpoints hold a part of each rank: written by two, read by three."""
+    config = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 6, "save_steps": 3}
+    job = {"n": 28, "fsdp": "SHARDED_STATE_DICT", "dtype": "float64", "config": config}
+    job |= {"cache": str(tmp_path / "cache")}
+    done = start({**job, "output_dir": str(tmp_path / "two")}, ranks=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "three").mkdir()
+    shutil.copytree(tmp_path / "two" / "checkpoint-3", tmp_path / "three" / "checkpoint-3")
+    resumed = start({**job, "output_dir": str(tmp_path / "three"), "resume": True}, ranks=3)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "processes was 2, now 3" in resumed.stderr
+    (two, _), (three, _) = result(tmp_path / "two"), result(tmp_path / "three")
+    assert max((two[key] - three[key]).abs().max().item() for key in two) <= 1e-10
 
 
 @pytest.mark.slow
@@ -132,9 +159,12 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     for name in jobs:
         (one, log_one), (two, log_two) = result(tmp_path / "1" / name), result(tmp_path / "2" / name)
         assert one.keys() == two.keys()
-        assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-10, name
+        rounding = 1e-10 if jobs[name]["dtype"] == "float64" else 1e-6
+        assert max((one[key] - two[key]).abs().max().item() for key in one) <= rounding, name
         for metric in ("loss", "rewards/margins", "dominance/auc", "grad_norm"):
             values = [[entry[metric] for entry in log["history"]] for log in (log_one, log_two)]
-            assert values[0] == pytest.approx(values[1], abs=1e-6), name
+            assert values[0] == pytest.approx(values[1], abs=max(1e-6, 20 * rounding)), name
         for metric in ("eval_loss", "eval_rewards/chosen"):
-            assert log_one["metrics"][metric] == pytest.approx(log_two["metrics"][metric], abs=1e-9), name
+            assert log_one["metrics"][metric] == pytest.approx(
+                log_two["metrics"][metric], abs=20 * rounding
+            ), name

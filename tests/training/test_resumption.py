@@ -235,6 +235,19 @@ def test_which_difference_of_the_reference_counts(then, now, sections):
     assert list(identity(*now).differences(identity(*then))) == sections
 
 
+def test_a_checkpoint_of_another_kind_of_launch_is_refused(build, interrupted, tmp_path):
+    """DeepSpeed's files for two processes, which one process without DeepSpeed would pass over without a word."""
+    interrupted()
+    for path in list_checkpoints(tmp_path / "run"):
+        record = json.loads((path / RECORD_FILE).read_text())
+        record["identity"]["launch"] = {"sharding": "DeepSpeed, ZeRO stage 3", "processes": 2}
+        (path / RECORD_FILE).write_text(json.dumps(record))
+    with pytest.raises(
+        ConfigError, match=r"sharding was DeepSpeed, ZeRO stage 3, now None: .* Launch as before"
+    ):
+        build().train(resume_from_checkpoint=True)
+
+
 def test_a_section_that_an_earlier_version_did_not_write_differs():
     then = RunIdentity({"reference": {"weights": "w", "scores": "s"}, "arithmetic": {}})
     assert identity("w", "s").differences(then) == {"data": ["rows was None, now r"]}

@@ -35,11 +35,11 @@ OBJECTIVES = {
 }
 STREAMED = {"aot", "aot_unpaired"}
 """Objectives that also run with order statistics from running laws; then the second of two steps counts."""
-# 9 units make uneven shares, 3 leave a rank of 4 without any; a limit in tokens cuts every rank differently.
+# 9 units make uneven shares, 2 leave two ranks of 4 without any; a limit in tokens cuts every rank differently.
 CASES = {
     "9 units by 2": (9, MicroBatchLimit(units=2)),
     "9 units by tokens": (9, MicroBatchLimit(tokens=50)),
-    "3 units by 1": (3, MicroBatchLimit(units=1)),
+    "2 units by 1": (2, MicroBatchLimit(units=1)),
     "9 units at once": (9, MicroBatchLimit(units=5)),
 }
 
@@ -61,7 +61,7 @@ def make_model(dtype):
 def make_rows(n_units, paired, tie):
     """Rows of very different lengths; in the unpaired ones every rank of 2 holds one label only.
 
-    With `tie`, two units have the same rows: equal scores, which sorting must break alike on every rank.
+    With `tie`, two of more units have the same rows: equal scores, which sorting must break alike on every rank.
     """
     draw = random.Random(1)
     rows = []
@@ -73,7 +73,7 @@ def make_rows(n_units, paired, tie):
             reference = draw.gauss(-40, 5)
             rows.append(TokenRow(prompt + completion, len(prompt), desirable, unit, unit, reference))
     width = 2 if paired else 1
-    if tie:
+    if tie and n_units > 2:
         rows[2 * width : 3 * width] = rows[:width]
     return rows
 

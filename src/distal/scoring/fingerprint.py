@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distal.scoring.logprobs import unwrap
+from distal.scoring.partitioned import whole
 
 __all__ = ["weights_fingerprint"]
 
@@ -42,26 +41,11 @@ def weights_fingerprint(model: nn.Module, *, with_adapters: bool = True) -> str:
         if name not in adapters
     }
     for name in sorted(entries):
-        with _whole(entries[name]) as whole:
-            tensor = whole.detach()
+        with whole(entries[name]) as weight:
+            tensor = weight.detach()
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(_bytes(tensor))
     return digest.hexdigest()
-
-
-@contextmanager
-def _whole(tensor: Tensor) -> Generator[Tensor]:
-    """A weight as it is, or gathered from the ranks where DeepSpeed has partitioned it (ZeRO stage 3).
-
-    Partitioned weights hold no numbers, so that any two models of one shape would seem to be the same.
-    """
-    if not hasattr(tensor, "ds_id"):
-        yield tensor
-        return
-    import deepspeed  # pyright: ignore[reportMissingImports] - its weights are here, so it is installed
-
-    with deepspeed.zero.GatheredParameters([tensor]):
-        yield tensor
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from distal.errors import ModelError
+from distal.scoring.partitioned import whole, whole_shape
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -122,7 +123,7 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
     Raises:
         ModelError: the highest token id is not below the number of embedding rows.
     """
-    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator, union-attr]
+    rows = whole_shape(model.get_input_embeddings().weight)[0]  # type: ignore[operator, union-attr]
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= rows:
         token = tokenizer.convert_ids_to_tokens(highest)
@@ -140,12 +141,12 @@ def check_finite_weights(model: nn.Module, name: str) -> None:
         ModelError: naming the first such parameter and how many of its entries are affected.
     """
     for parameter_name, parameter in model.named_parameters():
-        finite = torch.isfinite(parameter.detach())
-        if not bool(finite.all()):
-            bad = int((~finite).sum())
+        with whole(parameter) as weight:
+            bad = int((~torch.isfinite(weight.detach())).sum())
+        if bad:
             raise ModelError(
                 f"the weights of {name} are not finite: parameter {parameter_name} has {bad} of "
-                f"{parameter.numel()} entries that are NaN or infinite. The file is damaged, comes from a "
+                f"{whole_shape(parameter).numel()} entries that are NaN or infinite. The file is damaged, comes from a "
                 "diverged run, or overflows in this dtype (float16 ends at 65504): load it in another dtype "
                 "or use another checkpoint."
             )

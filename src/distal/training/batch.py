@@ -181,4 +181,4 @@ def _interleave(shares: list[Tensor], rank: int) -> tuple[Tensor, Tensor]:
     merged = shares[0].new_empty(total, *shares[0].shape[1:])
     for r, share in enumerate(shares):
         merged[r::world] = share
-    return merged, torch.arange(rank, total, world)
+    return merged, torch.arange(total)[rank::world]  # empty where the batch has fewer units than that

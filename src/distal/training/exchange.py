@@ -21,8 +21,9 @@ from distal.training.ranks import without_sync
 __all__ = ["GradientExchange", "gradient_exchange"]
 
 
-def _nothing() -> None:
+def _nothing() -> bool:
     """What is left to do after the last backward pass, where the Trainer steps the optimizer itself."""
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,14 @@ class GradientExchange:
         sharded: parameters or gradients are shared out over the ranks, so that every pass is a collective operation.
         backward: runs the backward pass of one micro-batch.
         no_sync: given the model, the context that every micro-batch but the last runs in.
-        finish: called once after the last backward pass, when loss and scores are known to be finite.
+        finish: called once after the last backward pass, when loss and scores are known to be finite. False where it
+            should have updated the weights and did not, because the gradient is not finite.
     """
 
     sharded: bool
     backward: Callable[[Tensor], None]
     no_sync: Callable[[nn.Module], AbstractContextManager[object]]
-    finish: Callable[[], None] = _nothing
+    finish: Callable[[], bool] = _nothing
 
 
 def gradient_exchange(accelerator: Any) -> GradientExchange:
@@ -72,6 +74,11 @@ def _deepspeed(engine: Any) -> GradientExchange:
         finally:
             engine.set_gradient_accumulation_boundary(is_boundary=True)
 
+    def finish() -> bool:
+        engine.step()
+        # A step that it leaves out need not show in the norm that it tells, which may be that of the step before.
+        return engine.was_step_applied()
+
     engine.set_gradient_accumulation_boundary(is_boundary=True)
     partitioned = engine.zero_optimization_stage() >= 2
-    return GradientExchange(sharded=partitioned, backward=backward, no_sync=no_sync, finish=engine.step)
+    return GradientExchange(sharded=partitioned, backward=backward, no_sync=no_sync, finish=finish)

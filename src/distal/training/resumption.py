@@ -24,6 +24,7 @@ from distal.data import TokenizedPreferences
 from distal.errors import ConfigError
 from distal.objectives import Objective
 from distal.scoring import compute_dtype
+from distal.scoring.partitioned import whole_shape
 from distal.training.models import has_dropout
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ _REFUSED = {
     "objective": "the loss would be another one",
     "batches": "the remaining steps would not see the rows that are left",
     "weights": "the checkpoint's weights or optimizer state would not fit this model",
+    "launch": (
+        "the checkpoint's files suit only processes launched as those that wrote them. Launch as before (plain data "
+        "parallelism and FSDP2 on any number of devices, DeepSpeed on the same number)"
+    ),
     "optimizer": "the checkpoint's optimizer state carries the old value, so that the new one would have no effect",
 }
 """Sections in which nothing may differ, and what a difference means."""
@@ -118,6 +123,10 @@ class RunIdentity:
             },
         }
         return cls(json.loads(json.dumps(sections, default=_plain)))
+
+    def launched(self, layout: Section) -> RunIdentity:
+        """This run, with how its checkpoints are laid out (`distal.training.launch.checkpoint_layout`)."""
+        return RunIdentity({**self.sections, "launch": layout})
 
     def differences(self, earlier: RunIdentity) -> dict[str, list[str]]:
         """What differs from an earlier run, as sentences by section; sections that agree are left out."""
@@ -188,7 +197,7 @@ def _short(value: object) -> str:
 def _weights(model: nn.Module, frozen: str | None) -> Section:
     """Names, shapes and types of the trained weights, and what adapters make of them."""
     entries = [
-        (name, tuple(parameter.shape), str(parameter.dtype))
+        (name, tuple(whole_shape(parameter)), str(parameter.dtype))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]

@@ -26,6 +26,7 @@ from distal.training.checkpoints import (
     why_unusable,
     write_record,
 )
+from distal.training.launch import checkpoint_layout
 from distal.training.resumption import RunIdentity, refuse_other_run, tell_differences
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class ResumableTrainer(Trainer):
         """
         record = read_record(checkpoint)
         if record is not None:
-            refuse_other_run(identity, RunIdentity(record["identity"]), str(checkpoint))
+            now = identity.launched(checkpoint_layout(self.accelerator))
+            refuse_other_run(now, RunIdentity(record["identity"]), str(checkpoint))
 
     def begin_run(self, identity: RunIdentity, checkpoint: Path | None) -> None:
         """Remember what run this is, for its checkpoints, and where it goes on.
@@ -95,7 +97,7 @@ class ResumableTrainer(Trainer):
         Raises:
             ConfigError: the checkpoint belongs to another run; the message lists what differs.
         """
-        self._identity, self._first_step = identity, 0
+        self._identity, self._first_step = identity.launched(checkpoint_layout(self.accelerator)), 0
         if checkpoint is None:
             return
         self.refuse_other_run(identity, checkpoint)
@@ -160,6 +162,19 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(target))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model, so that `from_pretrained` reads it; every rank must call this.
+
+        Where checkpoints hold one part of the weights per rank (FSDP, `SHARDED_STATE_DICT`), the parent class writes
+        nothing at all when it is asked for the model.
+        """
+        plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
+        in_parts = plugin is not None and plugin.state_dict_type.name == "SHARDED_STATE_DICT"
+        if _internal_call or not in_parts:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
 
     def save_own_state(self, folder: Path) -> None:
         """Called while a checkpoint is being written: a place to add files, by ranks that `should_save`."""

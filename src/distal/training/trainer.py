@@ -105,7 +105,7 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        check_launch(self.accelerator)
+        check_launch(self.accelerator, args)
         if frozen is not None and self.place_model_on_device:
             frozen.to(args.device)
         self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
@@ -350,7 +350,8 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
         output = self.guarded_step(model, inputs)
-        self._launched.finish()
+        if not self._launched.finish():
+            self.check_gradient(float("nan"))
         for name, value in output.metrics.items():
             self._metrics.setdefault(name, []).append(value)
         return output.loss.to(self.args.device, torch.float32)

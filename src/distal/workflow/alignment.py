@@ -22,6 +22,7 @@ from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report import certificate_table
 from distal.report.figures import plot_reward_quantiles
 from distal.scoring.loading import check_vocabulary, load_model
+from distal.scoring.partitioned import whole_shape
 from distal.scoring.sharing import word_from_first_rank
 from distal.training import AlignmentConfig, AlignmentTrainer, HealthSummary, health_summary
 from distal.training.health import HEALTH_FILE
@@ -191,7 +192,8 @@ def _estimate(trainer: AlignmentTrainer) -> int:
     model: Any = trainer.model
     parameters = list(model.parameters())
     sizes = [
-        (parameter.numel() * parameter.element_size(), parameter.requires_grad) for parameter in parameters
+        (whole_shape(parameter).numel() * parameter.element_size(), parameter.requires_grad)
+        for parameter in parameters
     ]
     return bytes_needed(
         weight_bytes=sum(size for size, _ in sizes),

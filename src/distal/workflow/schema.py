@@ -59,6 +59,9 @@ USE_INSTEAD = {
 }
 """Fields of `TrainingArguments` that would have no effect here, and what to do instead."""
 
+_BOOL_TOO = frozenset({"fsdp"})
+"""Fields of `TrainingArguments` that take true and false, although their annotation does not say so."""
+
 _PLAIN_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -226,7 +229,8 @@ def _options_of(title: str, owner: type) -> Iterator[Option]:
             default = item.default
             if item.default_factory is not dataclasses.MISSING:
                 default = item.default_factory()
-            yield Option(item.name, hints[item.name], default, str(item.metadata.get("help", "")), title)
+            annotation = hints[item.name] | bool if item.name in _BOOL_TOO else hints[item.name]
+            yield Option(item.name, annotation, default, str(item.metadata.get("help", "")), title)
 
 
 def align_schema() -> Schema:
