@@ -11,6 +11,8 @@ of the same command is killed with SIGKILL at random moments and resumed, fifty 
 Each life is a process of its own, forked from one that has imported the libraries and done nothing else: a life takes
 about two seconds instead of ten, and kills at the start meet the program and not its imports.
 
+When the last step is taken, it is killed a few more times while the results are written.
+
 After each kill the last usable checkpoint must not be older than the one before. In the end weights, optimizer state,
 certificate and health.jsonl must be equal to those of the uninterrupted run, byte for byte or bit for bit.
 
@@ -36,7 +38,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from distal.training.checkpoints import STAGING, last_usable_checkpoint
 from distal.training.health.log import HEALTH_FILE
+from distal.workflow.run_folder import PARTIAL
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("inside the write", "anywhere", "while writing", "anywhere", "start")
@@ -59,6 +62,8 @@ OPERATIONS = 40
 """On the files of one checkpoint, about."""
 IMPORTED = ("distal.cli.align", "distal.workflow.alignment", "transformers.models.llama.modeling_llama")
 """What lives share, beside what these import."""
+RESULT_OPERATIONS = (1, 5, 10, 15, 20)
+"""On the files of its result, at which a run that has taken its last step is killed, of which there are more."""
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
@@ -117,18 +122,18 @@ def words_of(work: Path, folder: str, steps: int, budget: float | None = None) -
     return ["align", *given, "--no-disable-dropout", "--use-cpu", "--disable-tqdm"]
 
 
-def start(work: Path, words: list[str], die_at: int | None = None) -> BaseProcess:
-    """`distal` in a process of its own, which kills itself at an operation on a checkpoint's files if asked."""
+def start(work: Path, words: list[str], die_at: int | None = None, where: str = STAGING) -> BaseProcess:
+    """`distal` in a process of its own, which kills itself at an operation on files below a folder if asked."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(list(IMPORTED))
-    process = server.Process(target=live, args=(str(work / "output.txt"), words, die_at))
+    process = server.Process(target=live, args=(str(work / "output.txt"), words, die_at, where))
     process.start()
     return process
 
 
-def live(output: str, words: list[str], die_at: int | None) -> None:
-    """What the process does: count operations on the checkpoint being written, and be `distal`."""
+def live(output: str, words: list[str], die_at: int | None, where: str = STAGING) -> None:
+    """What the process does: count operations on what is being written, and be `distal`."""
     with open(output, "ab") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
@@ -136,7 +141,7 @@ def live(output: str, words: list[str], die_at: int | None) -> None:
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
-        if left > 0 and event in EVENTS and f"{os.sep}{STAGING}" in str(arguments[:2]):
+        if left > 0 and event in EVENTS and f"{os.sep}{where}" in str(arguments[:2]):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -287,13 +292,30 @@ def run_whole(work: Path, steps: int, *, lora: bool = False) -> None:
         raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
 
 
-def finish(work: Path, steps: int, *, lora: bool = False) -> None:
-    """Resume the killed run for the last time, and let it come to its end."""
-    if weights_of(work / "killed"):
-        return
+def finish(
+    work: Path, steps: int, *, lora: bool = False, operations: Sequence[int] = RESULT_OPERATIONS
+) -> list[int]:
+    """Resume the killed run, kill it while it writes its results, and let it come to its end.
+
+    Returns:
+        The operations on the results at which it was killed.
+    """
+    state = work / "killed" / "run.json"
+    if state.exists() and json.loads(state.read_text())["state"] == "finished":
+        return []
     words = words_of(work, "killed", steps, LARGER_BUDGETS[-1] if lora else None)
-    if ended(start(work, [*words, "--resume"] if (work / "killed" / "run.json").exists() else words)) != 0:
-        raise SystemExit((work / "output.txt").read_text(errors="replace")[-3000:])
+    words += ["--resume"] if (work / "killed" / "run.json").exists() else []
+    killed: list[int] = []
+    for operation in (*operations, None):
+        code = ended(start(work, words, operation, PARTIAL))
+        if code == 0:
+            break
+        if code != -signal.SIGKILL or operation is None:
+            tail = (work / "output.txt").read_text(errors="replace")[-3000:]
+            raise SystemExit(f"writing results, to be killed at {operation}, ended with {code}:\n{tail}")
+        killed.append(operation)
+        words = words if "--resume" in words else [*words, "--resume"]
+    return killed
 
 
 def report(lives: list[dict[str, Any]], unequal: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -376,8 +398,9 @@ def main() -> None:
             file=sys.stderr,
             flush=True,
         )
-    finish(work, arguments.steps, lora=arguments.lora)
+    at_the_end = finish(work, arguments.steps, lora=arguments.lora)
     result = report(lives, differences(work / "whole", work / "killed"), arguments)
+    result["killed_while_writing_results"] = len(at_the_end)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(
@@ -388,7 +411,8 @@ def main() -> None:
     if result["unequal"]:
         raise SystemExit(f"not equal to the uninterrupted run: {', '.join(result['unequal'])}")
     print(
-        f"\n{len(lives)} kills in {arguments.steps} steps: weights, optimizer, certificate and health are equal."
+        f"\n{len(lives)} kills in {arguments.steps} steps and {len(at_the_end)} while results were written: weights, "
+        "optimizer, certificate and health are equal."
     )
 
 

@@ -441,9 +441,8 @@ def figure(gradients: list[dict[str, Any]], ends: list[dict[str, Any]]) -> Figur
     """Agreement of gradients above, violation ratios below."""
     drawn = Figure(figsize=(10, 6.5), layout="constrained")
     panels = drawn.subplots(2, 2)
-    for column, (name, outcome) in enumerate(
-        [("aot", "violation of margins"), ("aot_unpaired", "violation of rewards")]
-    ):
+    outcome = "violation of margins"
+    for column, name in enumerate(("aot", "aot_unpaired")):
         above, below = panels[0][column], panels[1][column]
         of = [row for row in gradients if row["objective"] == name and row["way"] == "stream"]
         for way in ("batch", "stream"):

@@ -1,4 +1,4 @@
-"""Killed three times at random moments and resumed, a run ends as the one that nobody killed.
+"""Killed three times at random moments, and once at its end, a run ends as the one that nobody killed.
 
 The moments and the comparison are those of `benchmarks/kill_and_resume.py`, which does it fifty times.
 """
@@ -28,7 +28,7 @@ def test_three_kills_leave_weights_optimizer_certificate_and_health_as_they_woul
     assert [life["kind"] for life in lives] == list(KINDS[:3])
     assert lives[0]["left_half_written"] or lives[2]["left_half_written"], "no kill met a checkpoint"
     assert max(life["resumed_from"] for life in lives) > 0, "nothing was resumed"
-    finish(tmp_path, STEPS)
+    assert finish(tmp_path, STEPS, operations=[10]) == [10], "killed once more while it writes its results"
     assert differences(tmp_path / "whole", tmp_path / "killed") == []
     other = tmp_path / "killed" / "health.jsonl"
     other.write_bytes(other.read_bytes() + b"\n")
