@@ -1,0 +1,114 @@
+"""OpenAssistant message trees: pairs of ranked siblings, and votes for single replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from distal.data import fields
+from distal.data.formats.base import Format, Made, Row, attempt, has, pair, sample
+from distal.data.reasons import RowProblem
+from distal.data.schemas import Conversation
+
+__all__ = ["FORMATS"]
+
+_ROLES = {"prompter": "user", "assistant": "assistant"}
+_DEPTH = 200
+"""Messages in one line of a tree; real ones have less than twenty."""
+
+
+def _threads(row: Row) -> Iterator[tuple[Conversation, list[Row]]]:
+    """Every conversation that ends with the user, with the replies to it."""
+    open_threads: list[tuple[Row, Conversation]] = [
+        (fields.mapping(fields.value(row, "prompt", "give the first message of the tree"), "prompt"), [])
+    ]
+    while open_threads:
+        message, before = open_threads.pop()
+        if len(before) >= _DEPTH:
+            raise RowProblem("bad_type", f"the tree is more than {_DEPTH} messages deep", "cut the tree")
+        thread = [*before, _turn(message)]
+        replies = [
+            fields.mapping(reply, "replies[]") for reply in fields.list_of(message, "replies", "messages")
+        ]
+        replies = [reply for reply in replies if not reply.get("deleted")]
+        if thread[-1]["role"] == "user":
+            yield thread, [reply for reply in replies if reply.get("role") == "assistant"]
+        open_threads += reversed([(reply, thread) for reply in replies])
+
+
+def _turn(message: Row) -> dict[str, Any]:
+    role = message.get("role")
+    if role not in _ROLES:
+        raise RowProblem("bad_type", f"the role of a message is {role!r}", "give prompter or assistant")
+    return {"role": _ROLES[role], "content": fields.string(message, "text", "text of a message")}
+
+
+def _made(parts: Iterator[Callable[[], Made]], nothing: str) -> Iterator[Made]:
+    """What the parts of a tree yield; a tree without any is a problem of its own."""
+    empty = True
+    for part in parts:
+        empty = False
+        yield attempt(part)
+    if empty:
+        raise RowProblem("no_preference", nothing, "nothing to mend")
+
+
+def _read_ranks(row: Row) -> Iterator[Made]:
+    def pairs() -> Iterator[Callable[[], Made]]:
+        for thread, replies in _threads(row):
+            ranked = sorted(
+                (fields.number(reply, "rank"), place, _turn(reply))
+                for place, reply in enumerate(replies)
+                if reply.get("rank") is not None
+            )
+            for first, (rank, _, better) in enumerate(ranked):
+                for other, _, worse in ranked[first + 1 :]:
+                    if rank < other:
+                        yield _pair(thread, better, worse)
+
+    return _made(pairs(), "no two replies to one message are ranked")
+
+
+def _pair(thread: Conversation, better: dict[str, Any], worse: dict[str, Any]) -> Callable[[], Made]:
+    return lambda: pair(thread, [better], [worse])
+
+
+def _read_votes(row: Row) -> Iterator[Made]:
+    def samples() -> Iterator[Callable[[], Made]]:
+        for thread, replies in _threads(row):
+            for reply in replies:
+                emojis = fields.mapping(reply.get("emojis") or {}, "emojis")
+                votes = (emojis.get("+1") or 0) - (emojis.get("-1") or 0)
+                if votes:
+                    yield _sample(thread, _turn(reply), votes > 0)
+
+    return _made(samples(), "no reply has more votes for it than against it, or the reverse")
+
+
+def _sample(thread: Conversation, reply: dict[str, Any], liked: bool) -> Callable[[], Made]:
+    return lambda: sample(thread, [reply], liked)
+
+
+_OASST = {"licence": "Apache-2.0", "citation": "Köpf et al. 2023, arXiv 2304.07327"}
+
+FORMATS = (
+    Format(
+        name="oasst",
+        title="OpenAssistant trees, all pairs of ranked siblings: message_tree_id, prompt",
+        kind="paired",
+        columns=frozenset({"message_tree_id", "prompt"}),
+        recognise=has("message_tree_id", "prompt", where=lambda row: isinstance(row["prompt"], dict)),
+        read=_read_ranks,
+        note="pairs by rank; oasst-votes labels replies by the votes of readers",
+        **_OASST,
+    ),
+    Format(
+        name="oasst-votes",
+        title="OpenAssistant trees, replies by the votes of readers",
+        kind="unpaired",
+        columns=frozenset({"message_tree_id", "prompt"}),
+        recognise=has("message_tree_id", "prompt", where=lambda row: isinstance(row["prompt"], dict)),
+        read=_read_votes,
+        **_OASST,
+    ),
+)
