@@ -105,7 +105,7 @@ def read_jsonl(path: Path, columns: Collection[str]) -> Iterator[Row]:
 
 
 def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
-    """Yield the rows of a JSON file: an array of objects, or an object that holds one under `data`.
+    """Yield the rows of a JSON file: an array of objects, an object that holds one under `data`, or one row.
 
     A file of JSON lines that is merely called `.json` is read as such.
 
@@ -124,6 +124,8 @@ def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
         where = f" at line {error.lineno}, column {error.colno}" if _has_place(error) else ""
         raise DataError(f"{path}: broken JSON{where}: {_reason(error)}; mend or remove it") from error
     rows = cast(dict[str, Any], content).get("data") if isinstance(content, dict) else content
+    if isinstance(content, dict) and any(isinstance(value, str) for value in content.values()):
+        rows = [content]  # one row on its own
     if not isinstance(rows, list):
         raise DataError(
             f"{path}: expected an array of objects, or an object with an array under 'data'; found "

@@ -188,8 +188,8 @@ def _grade_options(form: Format, grades: GradeOptions | None) -> GradeOptions | 
 
 
 def _form_notes(form: Format, grades: GradeOptions | None) -> tuple[str, ...]:
-    origin = ", ".join(part for part in (form.licence, form.citation) if part)
-    notes = [f"format {form.name}: {form.title}{f' ({origin})' if origin else ''}"]
+    origin = f" ({form.origin})" if str(form.origin) else ""
+    notes = [f"format {form.name}: {form.title}{origin}"]
     if grades is not None:
         weights = form.grades if grades.grades is None else grades.grades
         total = " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())

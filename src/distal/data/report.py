@@ -96,6 +96,7 @@ class DataReport:
             }
         record["notes"] = list(self.notes)
         record["n_dropped"] = self.n_dropped
+        record["n_offered"] = self.n_kept + self.n_dropped
         return record
 
     def _balance(self) -> str:

@@ -10,7 +10,18 @@ from distal.data.prompts import prompt_beside_messages, user_turn, without_promp
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Answer, Conversation, Preference, Text, checked
 
-__all__ = ["Format", "FormatKind", "Made", "Row", "attempt", "has", "pair", "paired_format", "sample"]
+__all__ = [
+    "Format",
+    "FormatKind",
+    "Made",
+    "Origin",
+    "Row",
+    "attempt",
+    "has",
+    "pair",
+    "paired_format",
+    "sample",
+]
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -30,6 +41,22 @@ NOT_USED = {
 """Columns of any format whose absence from the result should not go unsaid."""
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a format comes from.
+
+    Attributes:
+        citation: where the set or the layout is described.
+        licence: of the public set, as its publisher states it; empty for a layout that anyone may fill.
+    """
+
+    citation: str = ""
+    licence: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (self.licence, self.citation) if part)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """How the rows of one public data set, or of one tool, are read.
@@ -41,8 +68,7 @@ class Format:
         columns: those that `read` looks at; of tables no others are decoded.
         recognise: whether rows are of this format, from their columns and the first few of them.
         read: what one row yields; raises `RowProblem` where that is nothing.
-        licence: of the public set, as its publisher states it; empty for a layout that anyone may fill.
-        citation: where the set or the layout is described.
+        origin: licence and citation of the public set that it is for.
         grades: attributes that count, and how much, unless the user says otherwise; of graded formats.
         turns: how a prompt string is cut into messages where the user wants conversations.
         note: what a user of the set should know.
@@ -54,8 +80,7 @@ class Format:
     columns: frozenset[str]
     recognise: Callable[[Collection[str], Sequence[Row]], bool]
     read: Callable[[Row], Iterator[Made]]
-    licence: str = ""
-    citation: str = ""
+    origin: Origin = Origin()
     grades: Mapping[str, float] = field(default_factory=dict[str, float])
     turns: Callable[[str], Conversation] = user_turn
     note: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, attempt, has, one, pair, sample
+from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one, pair, sample
 from distal.data.formats.trl import read_explicit
 from distal.data.prompts import user_turn
 from distal.data.reasons import RowProblem
@@ -20,9 +20,8 @@ _YES_NO = {"yes": True, "no": False}
 
 def _recognise_orca(columns: Collection[str], rows: Sequence[Row]) -> bool:
     found = set(columns)
-    return (
-        {"system", "chosen", "rejected"} <= found and bool(found & set(_QUESTIONS)) and "prompt" not in found
-    )
+    others = {"prompt", "instruction", "conversations"}
+    return {"system", "chosen", "rejected"} <= found and bool(found & set(_QUESTIONS)) and not found & others
 
 
 def _read_orca(row: Row) -> Preference:
@@ -70,7 +69,7 @@ def _read_acceptable(row: Row) -> Iterator[Made]:
         yield attempt(make)
 
 
-_TULU_1 = {"licence": "Apache-2.0", "citation": "Wang et al. 2023, arXiv 2306.04751"}
+_TULU_1 = Origin("Wang et al. 2023, arXiv 2306.04751", "Apache-2.0")
 _AB = ("prompt", "completion_a", "completion_b")
 _ACCEPTABLE = ("completion_a_is_acceptable", "completion_b_is_acceptable")
 
@@ -82,8 +81,10 @@ FORMATS = (
         columns=frozenset({"system", "chosen", "rejected", "status", *_QUESTIONS}),
         recognise=_recognise_orca,
         read=one(_read_orca),
-        licence="Apache-2.0",
-        citation="Mukherjee et al. 2023, arXiv 2306.02707; https://huggingface.co/datasets/Intel/orca_dpo_pairs",
+        origin=Origin(
+            "Mukherjee et al. 2023, arXiv 2306.02707; https://huggingface.co/datasets/Intel/orca_dpo_pairs",
+            "Apache-2.0",
+        ),
     ),
     Format(
         name="stack-exchange",
@@ -92,8 +93,7 @@ FORMATS = (
         columns=frozenset({"question", "response_j", "response_k"}),
         recognise=has("question", "response_j", "response_k"),
         read=one(_read_stack_exchange),
-        licence="CC BY-SA (texts)",
-        citation="https://huggingface.co/datasets/lvwerra/stack-exchange-paired",
+        origin=Origin("https://huggingface.co/datasets/lvwerra/stack-exchange-paired", "CC BY-SA (texts)"),
     ),
     Format(
         name="tulu1-human",
@@ -103,7 +103,7 @@ FORMATS = (
         recognise=has(*_AB, "preference"),
         read=one(_read_experts),
         note="pairs by preference; tulu1-human-acceptable labels every completion by whether it is acceptable",
-        **_TULU_1,
+        origin=_TULU_1,
     ),
     Format(
         name="tulu1-human-acceptable",
@@ -112,7 +112,7 @@ FORMATS = (
         columns=frozenset({*_AB, *_ACCEPTABLE}),
         recognise=has(*_AB, *_ACCEPTABLE),
         read=_read_acceptable,
-        **_TULU_1,
+        origin=_TULU_1,
     ),
     Format(
         name="tulu3-preference",
@@ -123,7 +123,8 @@ FORMATS = (
             "id", "source", "prompt", "chosen", "rejected", where=lambda row: isinstance(row["chosen"], list)
         ),
         read=one(read_explicit),
-        licence="ODC-By 1.0; parts of it under non-commercial terms",
-        citation="Lambert et al. 2024, arXiv 2411.15124",
+        origin=Origin(
+            "Lambert et al. 2024, arXiv 2411.15124", "ODC-By 1.0; parts of it under non-commercial terms"
+        ),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, attempt, has
+from distal.data.formats.base import Format, Made, Origin, Row, attempt, has
 from distal.data.prompts import prompt_beside_messages, without_prompt
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Answer, Preference, Text, checked
@@ -69,8 +69,7 @@ FORMATS = (
         columns=frozenset({"prompt", "response", "score"}),
         recognise=has(*_ARENA),
         read=_read_row,
-        licence="Apache-2.0",
-        citation="Li et al. 2024, arXiv 2406.11939",
+        origin=Origin("Li et al. 2024, arXiv 2406.11939", "Apache-2.0"),
         grades={"score": 1.0},
     ),
     Format(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, has, one, pair
+from distal.data.formats.base import Format, Made, Origin, Row, has, one, pair
 from distal.data.formats.graded import graded_answer
 from distal.data.prompts import user_turn
 from distal.data.reasons import RowProblem
@@ -81,8 +81,7 @@ FORMATS = (
         columns=frozenset({"prompt", "response", *_ATTRIBUTES}),
         recognise=has("prompt", "response", *_ATTRIBUTES),
         read=_read_graded,
-        licence=_LICENCE,
-        citation="Wang et al. 2023, arXiv 2311.09528, and 2024, arXiv 2406.08673",
+        origin=Origin("Wang et al. 2023, arXiv 2311.09528, and 2024, arXiv 2406.08673", _LICENCE),
         grades={"helpfulness": 1.0, "correctness": 1.0, "coherence": 1.0},
         turns=_turns,
         note="complexity and verbosity describe the answer and do not count unless `grades` names them",
@@ -94,8 +93,7 @@ FORMATS = (
         columns=frozenset({"prompt", "response_1", "response_2", "preference_strength"}),
         recognise=has("prompt", "response_1", "response_2", "preference_strength"),
         read=one(_read_second),
-        licence=_LICENCE,
-        citation="Wang et al. 2024, arXiv 2410.01257",
+        origin=Origin("Wang et al. 2024, arXiv 2410.01257", _LICENCE),
         turns=_turns,
     ),
     Format(
@@ -105,7 +103,6 @@ FORMATS = (
         columns=frozenset({"context", "response1", "response2", "overall_preference"}),
         recognise=has("context", "response1", "response2", "overall_preference"),
         read=one(_read_third),
-        licence=_LICENCE,
-        citation="Wang et al. 2025, arXiv 2505.11475",
+        origin=Origin("Wang et al. 2025, arXiv 2505.11475", _LICENCE),
     ),
 )

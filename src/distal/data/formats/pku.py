@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, attempt, has, one, pair, sample
+from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one, pair, sample
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Preference
 
@@ -41,10 +41,7 @@ def _by(column: str) -> Callable[[Row], Iterator[Made]]:
 
 
 _LICENCE = "CC BY-NC 4.0"
-_SAFE = {
-    "licence": _LICENCE,
-    "citation": "Ji et al. 2024, arXiv 2406.15513; Dai et al. 2023, arXiv 2310.12773",
-}
+_SAFE = Origin("Ji et al. 2024, arXiv 2406.15513; Dai et al. 2023, arXiv 2310.12773", _LICENCE)
 _SIDES = frozenset({"prompt", "response_0", "response_1"})
 _HELPFUL, _SAFER = "better_response_id", "safer_response_id"
 _SAFETY = ("is_response_0_safe", "is_response_1_safe")
@@ -57,8 +54,7 @@ FORMATS = (
         columns=frozenset({"prompt", "response", "is_safe"}),
         recognise=has("prompt", "response", "is_safe"),
         read=one(_read_beavertails),
-        licence=_LICENCE,
-        citation="Ji et al. 2023, arXiv 2307.04657",
+        origin=Origin("Ji et al. 2023, arXiv 2307.04657", _LICENCE),
     ),
     Format(
         name="saferlhf",
@@ -68,7 +64,7 @@ FORMATS = (
         recognise=has(*_SIDES, _HELPFUL),
         read=_by(_HELPFUL),
         note="pairs by helpfulness; saferlhf-safer pairs by safety, saferlhf-safety labels every response",
-        **_SAFE,
+        origin=_SAFE,
     ),
     Format(
         name="saferlhf-safer",
@@ -77,7 +73,7 @@ FORMATS = (
         columns=_SIDES | {_SAFER},
         recognise=has(*_SIDES, _SAFER),
         read=_by(_SAFER),
-        **_SAFE,
+        origin=_SAFE,
     ),
     Format(
         name="saferlhf-safety",
@@ -86,6 +82,6 @@ FORMATS = (
         columns=_SIDES | frozenset(_SAFETY),
         recognise=has(*_SIDES, *_SAFETY),
         read=_read_safety,
-        **_SAFE,
+        origin=_SAFE,
     ),
 )

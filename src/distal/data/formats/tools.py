@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, attempt, has, one, pair, sample
+from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one, pair, sample
 from distal.data.prompts import shared_messages, split_answer, user_turn
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference
@@ -130,9 +130,9 @@ def _recognise_tagged(columns: Collection[str], rows: Sequence[Row]) -> bool:
     return tagged or {"messages", "label"} <= found and not found & {"chosen", "rejected", "completion"}
 
 
-_FACTORY = {"citation": "LLaMA-Factory, Zheng et al. 2024, arXiv 2403.13372"}
-_SWIFT = {"citation": "ms-swift, Zhao et al. 2024, arXiv 2408.05517"}
-_NEMO = {"citation": "NeMo RL, https://docs.nvidia.com/nemo/rl"}
+_FACTORY = Origin("LLaMA-Factory, Zheng et al. 2024, arXiv 2403.13372")
+_SWIFT = Origin("ms-swift, Zhao et al. 2024, arXiv 2408.05517")
+_NEMO = Origin("NeMo RL, https://docs.nvidia.com/nemo/rl")
 _EXTRAS = frozenset({"tools", "chat_template_kwargs", "system"})
 _ALPACA = frozenset({"instruction", "input", "history"})
 
@@ -144,7 +144,7 @@ FORMATS = (
         columns=frozenset({"conversations", "chosen", "rejected"}) | _EXTRAS,
         recognise=has("conversations", "chosen", "rejected"),
         read=one(_read_sharegpt),
-        **_FACTORY,
+        origin=_FACTORY,
     ),
     Format(
         name="llama-factory-alpaca",
@@ -153,7 +153,7 @@ FORMATS = (
         columns=frozenset({"chosen", "rejected"}) | _ALPACA | _EXTRAS,
         recognise=has("instruction", "chosen", "rejected"),
         read=one(_read_alpaca),
-        **_FACTORY,
+        origin=_FACTORY,
     ),
     Format(
         name="kto-messages",
@@ -162,7 +162,7 @@ FORMATS = (
         columns=frozenset({"messages", "conversations", "output", "kto_tag", "label"}) | _ALPACA | _EXTRAS,
         recognise=_recognise_tagged,
         read=one(_read_tagged),
-        **_FACTORY,
+        origin=_FACTORY,
     ),
     Format(
         name="swift",
@@ -173,7 +173,7 @@ FORMATS = (
             "messages" in columns and bool({"rejected_response", "rejected_messages"} & set(columns))
         ),
         read=one(_read_swift),
-        **_SWIFT,
+        origin=_SWIFT,
     ),
     Format(
         name="swift-query",
@@ -182,7 +182,7 @@ FORMATS = (
         columns=frozenset({"query", "response", "rejected_response", "history"}) | _EXTRAS,
         recognise=has("query", "response", "rejected_response"),
         read=one(_read_swift_query),
-        **_SWIFT,
+        origin=_SWIFT,
     ),
     Format(
         name="nemo",
@@ -191,7 +191,7 @@ FORMATS = (
         columns=frozenset({"context", "completions"}),
         recognise=has("context", "completions"),
         read=_read_nemo,
-        **_NEMO,
+        origin=_NEMO,
     ),
     Format(
         name="nemo-texts",
@@ -200,6 +200,6 @@ FORMATS = (
         columns=frozenset({"prompt", "chosen_response", "rejected_response"}),
         recognise=has("prompt", "chosen_response", "rejected_response"),
         read=one(_read_nemo_texts),
-        **_NEMO,
+        origin=_NEMO,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, has, one, pair
+from distal.data.formats.base import Format, Made, Origin, Row, has, one, pair
 from distal.data.formats.graded import graded_answer
 from distal.data.formats.trl import read_implicit
 from distal.data.prompts import transcript_turns
@@ -18,10 +18,9 @@ SUMMARY_MARK = "TL;DR:"
 _END = "<|endoftext|>"
 _AXES = ("overall", "accuracy", "coverage", "coherence")
 
-_SUMMARIZE = {
-    "licence": "modified MIT; the posts CC BY 4.0 (Webis-TLDR-17)",
-    "citation": "Stiennon et al. 2020, arXiv 2009.01325",
-}
+_SUMMARIZE = Origin(
+    "Stiennon et al. 2020, arXiv 2009.01325", "modified MIT; the posts CC BY 4.0 (Webis-TLDR-17)"
+)
 
 
 def _is_transcript(row: Row) -> bool:
@@ -98,8 +97,7 @@ FORMATS = (
         columns=frozenset({"chosen", "rejected"}),
         recognise=has("chosen", "rejected", where=_is_transcript),
         read=one(read_implicit),
-        licence="MIT",
-        citation="Bai et al. 2022, arXiv 2204.05862",
+        origin=Origin("Bai et al. 2022, arXiv 2204.05862", "MIT"),
         turns=transcript_turns,
     ),
     Format(
@@ -110,7 +108,7 @@ FORMATS = (
         recognise=has("prompt", "chosen", "rejected", where=_is_summary),
         read=one(_read_summaries),
         note="TL;DR: ends the prompts, with one blank before each summary, wherever the file has it",
-        **_SUMMARIZE,
+        origin=_SUMMARIZE,
     ),
     Format(
         name="summarize",
@@ -119,7 +117,7 @@ FORMATS = (
         columns=frozenset({"info", "summaries", "choice"}),
         recognise=has("info", "summaries", "choice"),
         read=one(_read_comparison),
-        **_SUMMARIZE,
+        origin=_SUMMARIZE,
     ),
     Format(
         name="summarize-axis",
@@ -129,6 +127,6 @@ FORMATS = (
         recognise=has("info", "summary", where=lambda row: isinstance(row["summary"], dict)),
         read=_read_axes,
         grades={"overall": 1.0},
-        **_SUMMARIZE,
+        origin=_SUMMARIZE,
     ),
 )

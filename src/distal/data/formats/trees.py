@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, attempt, has, pair, sample
+from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, pair, sample
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation
 
@@ -89,7 +89,7 @@ def _sample(thread: Conversation, reply: dict[str, Any], liked: bool) -> Callabl
     return lambda: sample(thread, [reply], liked)
 
 
-_OASST = {"licence": "Apache-2.0", "citation": "Köpf et al. 2023, arXiv 2304.07327"}
+_OASST = Origin("Köpf et al. 2023, arXiv 2304.07327", "Apache-2.0")
 
 FORMATS = (
     Format(
@@ -100,7 +100,7 @@ FORMATS = (
         recognise=has("message_tree_id", "prompt", where=lambda row: isinstance(row["prompt"], dict)),
         read=_read_ranks,
         note="pairs by rank; oasst-votes labels replies by the votes of readers",
-        **_OASST,
+        origin=_OASST,
     ),
     Format(
         name="oasst-votes",
@@ -109,6 +109,6 @@ FORMATS = (
         columns=frozenset({"message_tree_id", "prompt"}),
         recognise=has("message_tree_id", "prompt", where=lambda row: isinstance(row["prompt"], dict)),
         read=_read_votes,
-        **_OASST,
+        origin=_OASST,
     ),
 )

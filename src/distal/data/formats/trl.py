@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from distal.data import fields
-from distal.data.formats.base import Format, Row, has, one, pair, sample
+from distal.data.formats.base import Format, Origin, Row, has, one, pair, sample
 from distal.data.prompts import shared_messages, shared_transcript
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference
@@ -13,7 +13,7 @@ from distal.data.schemas import Conversation, Preference
 __all__ = ["FORMATS", "read_explicit", "read_implicit", "read_unpaired"]
 
 _EXTRAS = frozenset({"tools", "chat_template_kwargs"})
-_CITATION = "TRL's dataset formats, https://huggingface.co/docs/trl/dataset_formats"
+_ORIGIN = Origin("TRL's dataset formats, https://huggingface.co/docs/trl/dataset_formats")
 
 
 def read_explicit(row: Row) -> Preference:
@@ -63,7 +63,7 @@ FORMATS = (
         columns=frozenset({"prompt", "chosen", "rejected"}) | _EXTRAS,
         recognise=has("prompt", "chosen", "rejected"),
         read=one(read_explicit),
-        citation=_CITATION,
+        origin=_ORIGIN,
     ),
     Format(
         name="paired-implicit",
@@ -72,7 +72,7 @@ FORMATS = (
         columns=frozenset({"chosen", "rejected"}) | _EXTRAS,
         recognise=has("chosen", "rejected"),
         read=one(read_implicit),
-        citation=_CITATION,
+        origin=_ORIGIN,
     ),
     Format(
         name="unpaired",
@@ -81,6 +81,6 @@ FORMATS = (
         columns=frozenset({"prompt", "completion", "label"}) | _EXTRAS,
         recognise=has("prompt", "completion", "label"),
         read=one(read_unpaired),
-        citation=_CITATION,
+        origin=_ORIGIN,
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from distal.data import fields
-from distal.data.formats.base import Format, Made, Row, attempt, has, one
+from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one
 from distal.data.formats.graded import graded_answer
 from distal.data.formats.trl import read_explicit, read_implicit
 from distal.data.schemas import Preference
@@ -75,8 +75,8 @@ def _read_two(row: Row) -> Iterator[Made]:
         yield graded_answer(preference.prompt, completion, {"score": fields.number(scores, side)})
 
 
-_ULTRAFEEDBACK = {"licence": "MIT", "citation": "Cui et al. 2023, arXiv 2310.01377"}
-_BINARIZED = {"licence": "MIT", "citation": "Tunstall et al. 2023, arXiv 2310.16944"}
+_ULTRAFEEDBACK = Origin("Cui et al. 2023, arXiv 2310.01377", "MIT")
+_BINARIZED = Origin("Tunstall et al. 2023, arXiv 2310.16944", "MIT")
 _BINARIZED_COLUMNS = frozenset({"prompt", "chosen", "rejected", "metadata", *_SCORES})
 
 FORMATS = (
@@ -88,7 +88,7 @@ FORMATS = (
         recognise=has("instruction", "completions"),
         read=_read_record,
         grades=dict.fromkeys(_ASPECTS, 1.0),
-        **_ULTRAFEEDBACK,
+        origin=_ULTRAFEEDBACK,
     ),
     Format(
         name="ultrafeedback-binarized",
@@ -98,7 +98,7 @@ FORMATS = (
         recognise=_recognise_binarized,
         read=one(_read_pair),
         note="the scores of both sides can be used as grades: format ultrafeedback-binarized-graded",
-        **_BINARIZED,
+        origin=_BINARIZED,
     ),
     Format(
         name="ultrafeedback-binarized-graded",
@@ -108,6 +108,6 @@ FORMATS = (
         recognise=_recognise_binarized,
         read=_read_two,
         grades={"score": 1.0},
-        **_BINARIZED,
+        origin=_BINARIZED,
     ),
 )
