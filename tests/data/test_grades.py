@@ -182,7 +182,9 @@ def test_the_stream_makes_what_the_arrays_say(
     texts = [row["completion"] for row in rows]
     if method == "threshold":
         labels = liked_answers(grades, threshold_of(grades, groups, "median"))
-        expected = [((text,), (bool(l),)) for text, l in zip(texts, labels, strict=True) if l >= 0]
+        expected = [
+            ((text,), (bool(liked),)) for text, liked in zip(texts, labels, strict=True) if liked >= 0
+        ]
     else:
         pairs = paired_answers(grades, groups, method, margin=margin)
         expected = [
@@ -213,22 +215,10 @@ def test_a_sum_over_attributes_some_of_which_are_missing() -> None:
     ]
     completions = [{"response": str(i), "annotations": given} for i, given in enumerate(annotations)]
     rows = [{"instruction": "p", "completions": completions}]
-    # 2 honesty - helpfulness: 9, 4 / 2 * ... = 12, 0, none; the missing one counts as the mean of the others.
+    # 2 honesty - helpfulness: 9, 4 * 2 * 3/2 = 12, 0 and none: what is missing counts as the mean of the others.
     made = made_of(rows, method="all_pairs", grades={"honesty": 2.0, "helpfulness": -1.0})
-    assert made == [
-        "no_grade",
-        ("0", "2", True, False),
-        ("1", "0", True, False),
-        ("1", "2", True, False),
-    ] or (
-        sorted(map(str, made))
-        == sorted(
-            map(
-                str,
-                ["no_grade", ("1", "0", True, False), ("0", "2", True, False), ("1", "2", True, False)],
-            )
-        )
-    )
+    pairs = [("0", "2", True, False), ("1", "0", True, False), ("1", "2", True, False)]
+    assert sorted(map(str, made)) == sorted(map(str, ["no_grade", *pairs]))
 
 
 @pytest.mark.parametrize(

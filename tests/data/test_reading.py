@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,12 @@ def made_of(data: Any, **options: Any) -> list[Any]:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], delimiter: str = ",") -> Path:
-    opened = (
-        gzip.open(path, "wt", encoding="utf-8", newline="")
-        if path.suffix == ".gz"
-        else path.open("w", encoding="utf-8", newline="")
-    )
-    with opened as file:
-        table = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-        table.writeheader()
-        table.writerows(rows)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
+    table.writeheader()
+    table.writerows(rows)
+    content = text.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
 
