@@ -79,9 +79,10 @@ class DataReport:
         """
         balance = "" if self.n_desirable is None else self._balance()
         offered = "" if self.n_offered in (None, self.n_read) else f"{self.n_offered} preferences offered, "
+        tokens = f"; {self.n_tokens} tokens, longest row {self.longest}" if self.n_tokens else ""
         lines = [
             f"{self.name}: {self.n_read} rows read, {offered}{self.n_kept} kept ({self.kind}{balance}), "
-            f"{self.n_dropped} left out; {self.n_tokens} tokens, longest row {self.longest}"
+            f"{self.n_dropped} left out{tokens}"
         ]
         lines += [f"  left out {c.count}: {_describe(DROPPED[r], c)}" for r, c in self.dropped.items()]
         lines += [f"  noted {c.count}: {_describe(NOTED[r], c)}" for r, c in self.noted.items()]
@@ -147,7 +148,8 @@ class Tally:
 
     def _add(self, fate: str, count: int, first: list[tuple[int, str]]) -> None:
         self._counts[fate] += count
-        self._first[fate] = sorted(self._first.get(fate, []) + first)[:_KEPT_EXAMPLES]
+        rows = dict(reversed(self._first.get(fate, []) + first))  # of a row with several, the first example
+        self._first[fate] = sorted(rows.items())[:_KEPT_EXAMPLES]
 
     def _collect(self, meanings: Mapping[str, str]) -> dict[str, RowCount]:
         return {
