@@ -21,7 +21,12 @@ __all__ = [
 
 READING, GRADES = "Reading", "Grades"
 
-Split = Annotated[str | None, typer.Option(help="Split of the data.", rich_help_panel=READING)]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="Split of the data, where it has several; train if absent.", rich_help_panel=READING
+    ),
+]
 Format = Annotated[
     str | None,
     typer.Option(
