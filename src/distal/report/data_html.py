@@ -154,7 +154,7 @@ def lengths_figure(lengths: LengthComparison) -> Figure:
     if min(*liked, *disliked) > 0:
         axes.set_yscale("log")
     axes.grid(color="#E4E4E4")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 
