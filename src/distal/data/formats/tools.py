@@ -70,7 +70,10 @@ def _alpaca(row: Row, answer: str | None = None) -> Conversation:
 
 def _history(row: Row) -> Conversation:
     turns: Conversation = []
-    for index, exchange in enumerate(row.get("history") or []):
+    exchanges = (
+        [] if row.get("history") is None else fields.list_of(row, "history", "[question, answer] pairs")
+    )
+    for index, exchange in enumerate(exchanges):
         if not (isinstance(exchange, list) and len(exchange) == 2):
             raise RowProblem(
                 "bad_type", f"history[{index}] is no pair of texts", "give [question, answer] pairs"

@@ -38,7 +38,7 @@ def _threads(row: Row) -> Iterator[tuple[Conversation, list[Row]]]:
 
 def _turn(message: Row) -> dict[str, Any]:
     role = message.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise RowProblem("bad_type", f"the role of a message is {role!r}", "give prompter or assistant")
     return {"role": _ROLES[role], "content": fields.string(message, "text", "text of a message")}
 
@@ -78,11 +78,15 @@ def _read_votes(row: Row) -> Iterator[Made]:
         for thread, replies in _threads(row):
             for reply in replies:
                 emojis = fields.mapping(reply.get("emojis") or {}, "emojis")
-                votes = (emojis.get("+1") or 0) - (emojis.get("-1") or 0)
+                votes = _count(emojis, "+1") - _count(emojis, "-1")
                 if votes:
                     yield _sample(thread, _turn(reply), votes > 0)
 
     return _made(samples(), "no reply has more votes for it than against it, or the reverse")
+
+
+def _count(emojis: Row, name: str) -> float:
+    return fields.number(emojis, name, f"emojis.{name}") if emojis.get(name) is not None else 0
 
 
 def _sample(thread: Conversation, reply: dict[str, Any], liked: bool) -> Callable[[], Made]:
