@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distal.data import FORMATS
+from distal.data import FORMATS, ReadOptions, open_preferences
 from distal.data.formats import find_format
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Answer, Preference
@@ -359,8 +359,45 @@ def test_a_row_is_recognised_and_read(name: str, row: dict[str, Any], expected: 
     assert read(needed, name) == (name, expected)
 
 
+def flat(message: dict[str, Any], parent: str | None = None) -> list[dict[str, Any]]:
+    """The messages of a tree as the rows of a table, depth first."""
+    votes = message.get("emojis", {})
+    row = {
+        "message_tree_id": "t",
+        "message_id": message["text"],
+        "parent_id": parent,
+        "text": message["text"],
+        "role": message["role"],
+        "rank": message.get("rank"),
+        "deleted": message.get("deleted", False),
+        "emojis": {"name": list(votes), "count": list(votes.values())},
+    }
+    return [row, *(inner for reply in message["replies"] for inner in flat(reply, message["text"]))]
+
+
+def test_messages_of_a_table_are_put_together_again() -> None:
+    for name, row, expected in CASES:
+        if not name.startswith("oasst"):
+            continue
+        wanted = name.replace("oasst", "oasst-messages")
+        trees = [{**message, "message_tree_id": f"t{i}"} for i in range(2) for message in flat(row["prompt"])]
+        source = open_preferences(trees, ReadOptions(format=wanted))
+        made = [(number, getattr(item, "reason", item)) for number, item in source]
+        n = len(trees) // 2
+        assert made == [(first, item) for first in (0, n) for item in expected]
+        assert source.rows_seen() == 2 * n
+    assert open_preferences(trees).form.name == "oasst-messages"
+
+
+def test_a_tree_without_its_root_is_refused() -> None:
+    rows = flat(tree(reply("a", rank=0), reply("b", rank=1))["prompt"])[1:]
+    (made,) = [item for _, item in open_preferences(rows)]
+    assert isinstance(made, RowProblem)
+    assert "column prompt is absent" in str(made)
+
+
 def test_every_format_has_a_row_here() -> None:
-    assert {case[0] for case in CASES} == set(FORMATS)
+    assert {case[0] for case in CASES} == {name for name, form in FORMATS.items() if form.gather is None}
     for name, row, _ in CASES:
         if name in SECOND_READINGS:
             assert find_format(row, [row], "rows").name != name

@@ -137,7 +137,8 @@ def _items(
 ) -> Callable[[], Iterator[tuple[int, Item]]]:
     """Opens the rows, or what is made of their grades."""
     if grades is None:
-        return lambda: enumerate(rows())
+        gather = form.gather
+        return (lambda: enumerate(rows())) if gather is None else (lambda: gather(enumerate(rows())))
     return lambda: graded_preferences(rows, form, grades, name)
 
 

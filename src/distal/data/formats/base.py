@@ -70,6 +70,8 @@ class Format:
         read: what one row yields; raises `RowProblem` where that is nothing.
         origin: licence and citation of the public set that it is for.
         grades: attributes that count, and how much, unless the user says otherwise; of graded formats.
+        gather: makes one row of several that follow each other, each with the number of its first; None where
+            every row stands for itself.
         turns: how a prompt string is cut into messages where the user wants conversations.
         note: what a user of the set should know.
     """
@@ -82,6 +84,7 @@ class Format:
     read: Callable[[Row], Iterator[Made]]
     origin: Origin = Origin()
     grades: Mapping[str, float] = field(default_factory=dict[str, float])
+    gather: Callable[[Iterator[tuple[int, Row]]], Iterator[tuple[int, Row]]] | None = None
     turns: Callable[[str], Conversation] = user_turn
     note: str = ""
 

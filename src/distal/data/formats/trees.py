@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from distal.data import fields
@@ -93,6 +94,38 @@ def _sample(thread: Conversation, reply: dict[str, Any], liked: bool) -> Callabl
     return lambda: sample(thread, [reply], liked)
 
 
+def _gather(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """Messages that follow each other and belong to one tree, as the row of that tree."""
+    for tree_id, group in itertools.groupby(rows, key=lambda item: item[1].get("message_tree_id")):
+        members = list(group)
+        row: dict[str, Any] = {"message_tree_id": tree_id}
+        roots = _planted([message for _, message in members])
+        if len(roots) == 1:
+            row["prompt"] = roots[0]
+        yield members[0][0], row
+
+
+def _planted(messages: Sequence[Row]) -> list[dict[str, Any]]:
+    """The messages without a parent among them, with their replies inside."""
+    nodes: list[dict[str, Any]] = [{**message, "replies": []} for message in messages]
+    by_id = {str(node.get("message_id")): node for node in nodes}
+    roots: list[dict[str, Any]] = []
+    for node in nodes:
+        emojis = node.get("emojis")
+        if isinstance(emojis, dict) and isinstance(emojis.get("name"), list):
+            # Tables hold the votes as two lists.
+            node["emojis"] = dict(zip(map(str, emojis["name"]), emojis.get("count") or [], strict=False))
+        parent = by_id.get(str(node.get("parent_id")))
+        if parent is None or parent is node:
+            roots.append(node)
+        else:
+            parent["replies"].append(node)
+    return roots
+
+
+_MESSAGE = frozenset(
+    {"message_tree_id", "message_id", "parent_id", "text", "role", "rank", "deleted", "emojis"}
+)
 _OASST = Origin("Köpf et al. 2023, arXiv 2304.07327", "Apache-2.0")
 
 FORMATS = (
@@ -113,6 +146,27 @@ FORMATS = (
         columns=frozenset({"message_tree_id", "prompt"}),
         recognise=has("message_tree_id", "prompt", where=lambda row: isinstance(row["prompt"], dict)),
         read=_read_votes,
+        origin=_OASST,
+    ),
+    Format(
+        name="oasst-messages",
+        title="OpenAssistant messages, one per row, tree by tree: message_tree_id, message_id, parent_id, ...",
+        kind="paired",
+        columns=_MESSAGE,
+        recognise=has("message_tree_id", "message_id", "text", "role"),
+        read=_read_ranks,
+        gather=_gather,
+        note="pairs by rank; oasst-messages-votes labels replies by the votes of readers",
+        origin=_OASST,
+    ),
+    Format(
+        name="oasst-messages-votes",
+        title="OpenAssistant messages, replies by the votes of readers",
+        kind="unpaired",
+        columns=_MESSAGE,
+        recognise=has("message_tree_id", "message_id", "text", "role"),
+        read=_read_votes,
+        gather=_gather,
         origin=_OASST,
     ),
 )
