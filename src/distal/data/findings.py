@@ -8,9 +8,20 @@ from typing import Any, Literal
 
 from distal.data.lengths import LengthComparison
 from distal.data.overlap import Overlap
+from distal.data.reasons import NOTED
 from distal.data.report import DataReport
 
-__all__ = ["FEW_UNITS", "MANY_DROPPED", "MINORITY", "Finding", "Level", "findings_of", "verdict_of"]
+__all__ = [
+    "FEW_UNITS",
+    "MANY_CONTRADICTED",
+    "MANY_DROPPED",
+    "MINORITY",
+    "Finding",
+    "Level",
+    "as_dicts",
+    "findings_of",
+    "verdict_of",
+]
 
 Level = Literal["error", "warning", "note"]
 """error: training would stop; warning: it would run, and mean something else than it seems; note: worth knowing."""
@@ -125,8 +136,6 @@ def _labels(report: DataReport) -> Iterable[Finding]:
 
 
 def _rows(report: DataReport) -> Iterable[Finding]:
-    from distal.data.reasons import NOTED
-
     for remark, count in report.noted.items():
         if remark == "contradiction":
             share = count.count / max(1, report.n_kept)

@@ -19,7 +19,6 @@ __all__ = [
     "attempt",
     "has",
     "pair",
-    "paired_format",
     "sample",
 ]
 
@@ -148,11 +147,6 @@ def sample(prompt: Text, completion: Text, label: bool, **extras: Any) -> Prefer
     if isinstance(prompt, str) and not isinstance(completion, str):
         prompt, completion = prompt_beside_messages(prompt, completion)
     return checked(Preference(prompt, (without_prompt(prompt, completion),), (label,), **extras))
-
-
-def paired_format(read: Callable[[Row], Preference], **attributes: Any) -> Format:
-    """A format whose rows yield one pair each."""
-    return Format(kind="paired", read=one(read), **attributes)
 
 
 def one(read: Callable[[Row], Made]) -> Callable[[Row], Iterator[Made]]:
