@@ -386,7 +386,8 @@ def test_messages_of_a_table_are_put_together_again() -> None:
         n = len(trees) // 2
         assert made == [(first, item) for first in (0, n) for item in expected]
         assert source.rows_seen() == 2 * n
-    assert open_preferences(trees).form.name == "oasst-messages"
+    alone = flat(tree(reply("a", rank=0))["prompt"])
+    assert open_preferences(alone).form.name == "oasst-messages"
 
 
 def test_a_tree_without_its_root_is_refused() -> None:
