@@ -6,6 +6,7 @@ A page may hold one of these marks on a line of its own:
 - `{{ options SECTION }}`: the table of `distal align` options of one section (Model, Data, LoRA, Training);
 - `{{ objectives }}`: the objectives, what they need and where they come from;
 - `{{ objective_options }}`: their options;
+- `{{ formats }}`: the formats of preference data, with licence and source of the public sets;
 - `{{ errors }}`: the exception classes and the exit codes of the command line;
 - `{{ results NAME }}` or `{{ results NAME TABLE }}`: a table of `benchmarks/NAME.json`, as its script wrote it.
 """
@@ -97,6 +98,15 @@ def objective_options_table(_: str) -> str:
     return markdown_table(rows)
 
 
+def formats_table(_: str) -> str:
+    """The formats of preference data."""
+    from distal.data import FORMATS
+
+    rows: list[tuple[str, ...]] = [("format", "kind", "what it is", "licence and source")]
+    rows += [(f"`{form.name}`", form.kind, form.title, str(form.origin)) for form in FORMATS.values()]
+    return markdown_table(rows)
+
+
 def errors_table(_: str) -> str:
     """Exit codes, the exception behind each, and what it means."""
     from distal import errors
@@ -134,6 +144,7 @@ WRITERS: dict[str, Callable[[str], str]] = {
     "options": options_table,
     "objectives": objectives_table,
     "objective_options": objective_options_table,
+    "formats": formats_table,
     "errors": errors_table,
     "results": results_table,
 }

@@ -56,6 +56,7 @@ def test_a_report_is_text_and_json() -> None:
         "n_read": 10,
         "n_kept": 7,
         "n_dropped": 3,
+        "n_offered": 10,
         "dropped": {"too_long": {"count": 3, "first_rows": [1, 2], "example": "90 tokens"}},
         "noted": {"duplicate": {"count": 1, "first_rows": [4], "example": ""}},
         "n_desirable": 5,

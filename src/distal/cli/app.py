@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import distal
-from distal.cli import align, demo, env, evaluate
+from distal.cli import align, data, demo, env, evaluate
 from distal.cli.reporting import ReportingGroup
 
 __all__ = ["app", "main"]
@@ -24,6 +24,7 @@ app = typer.Typer(
     epilog="`distal VERB --help` explains a verb; `distal demo` shows everything at work in a few minutes.",
 )
 align.register(app)
+data.register(app)
 evaluate.register(app)
 demo.register(app)
 env.register(app)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from distal.cli import reading
+
 __all__ = ["register"]
 
 _MODELS, _DATA, _RESULT = "Models", "Data", "Result"
@@ -26,7 +28,8 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     data: Annotated[
         str,
         typer.Option(
-            help="Preferences: .jsonl, .jsonl.gz, .json, .parquet, folder or hub id.", rich_help_panel=_DATA
+            help="Preferences: .jsonl, .json, .csv (also .gz), .parquet, folder or hub id.",
+            rich_help_panel=_DATA,
         ),
     ],
     reference: Annotated[
@@ -36,7 +39,16 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
             rich_help_panel=_MODELS,
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the data.", rich_help_panel=_DATA)] = None,
+    split: reading.Split = None,
+    format: reading.Format = None,
+    map: reading.Map = None,
+    chat: reading.Chat = False,
+    from_grades: reading.FromGrades = None,
+    grades: reading.Grades = None,
+    grade_threshold: reading.GradeThreshold = None,
+    grade_ties: reading.GradeTies = None,
+    grade_margin: reading.GradeMargin = None,
+    grade_seed: reading.GradeSeed = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer, if not the model's.", rich_help_panel=_MODELS)
     ] = None,
@@ -100,6 +112,7 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
 
     from distal.report import certificate_table
     from distal.workflow.certification import CertifyOptions, certificate_json, certify
+    from distal.workflow.reading import read_options
 
     options = CertifyOptions(
         model=model,
@@ -121,6 +134,17 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
         output=output,
         plot=plot,
         overwrite=overwrite,
+        reading=read_options(
+            format=format,
+            map=map,
+            chat=chat,
+            from_grades=from_grades,
+            grades=grades,
+            grade_threshold=grade_threshold,
+            grade_ties=grade_ties,
+            grade_margin=grade_margin,
+            grade_seed=grade_seed,
+        ),
     )
     notes = Console(stderr=True)
     certificate = certify(

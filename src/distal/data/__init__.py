@@ -9,21 +9,31 @@ tokens.
 from __future__ import annotations
 
 from distal.data.collation import collate_units
+from distal.data.formats import FORMATS, Format
+from distal.data.grading import GradeOptions
 from distal.data.loading import DataLike
 from distal.data.preferences import TokenizedPreferences
 from distal.data.preparation import OnBadRows, prepare_dataset
+from distal.data.reading import PreferenceSource, ReadOptions, open_preferences, parse_map
 from distal.data.report import DataReport, RowCount
 from distal.data.sampling import OptimizerBatchSampler
 from distal.data.truncation import Truncation
 
 __all__ = [
+    "FORMATS",
     "DataLike",
     "DataReport",
+    "Format",
+    "GradeOptions",
     "OnBadRows",
     "OptimizerBatchSampler",
+    "PreferenceSource",
+    "ReadOptions",
     "RowCount",
     "TokenizedPreferences",
     "Truncation",
     "collate_units",
+    "open_preferences",
+    "parse_map",
     "prepare_dataset",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import gzip
 import json
@@ -11,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeGuard, cast
 
+from distal.data.values import describe_json_type
 from distal.errors import DataError
 
 __all__ = [
     "READERS",
-    "describe_json_type",
     "missing_path",
     "parquet_columns",
+    "read_csv",
     "read_json",
     "read_jsonl",
     "read_parquet",
@@ -31,30 +33,10 @@ Reader = Callable[[Path, Collection[str]], Iterator[Row]]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
-_JSON_TYPES = {
-    "bool": "boolean",
-    "int": "number",
-    "float": "number",
-    "str": "string",
-    "list": "array",
-    "dict": "object",
-}
 _SHOWN = 60
 _BATCH_ROWS = 1000
-
-
-def describe_json_type(value: object) -> str:
-    """Name the type of a JSON value in JSON's own words, with a short excerpt.
-
-    Example:
-        >>> describe_json_type(None), describe_json_type(3), describe_json_type(["a"])
-        ('null', 'number 3', "array ['a']")
-    """
-    if value is None:
-        return "null"
-    name = _JSON_TYPES.get(type(value).__name__, type(value).__name__)
-    shown = repr(value)
-    return f"{name} {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
+_LONGEST_FIELD = 2**31 - 1
+"""Characters of one value in a CSV file; the library's own limit is below what answers of models can be."""
 
 
 def reader_for(path: Path) -> Reader:
@@ -123,7 +105,7 @@ def read_jsonl(path: Path, columns: Collection[str]) -> Iterator[Row]:
 
 
 def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
-    """Yield the rows of a JSON file: an array of objects, or an object that holds one under `data`.
+    """Yield the rows of a JSON file: an array of objects, an object that holds one under `data`, or one row.
 
     A file of JSON lines that is merely called `.json` is read as such.
 
@@ -142,6 +124,8 @@ def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
         where = f" at line {error.lineno}, column {error.colno}" if _has_place(error) else ""
         raise DataError(f"{path}: broken JSON{where}: {_reason(error)}; mend or remove it") from error
     rows = cast(dict[str, Any], content).get("data") if isinstance(content, dict) else content
+    if isinstance(content, dict) and any(isinstance(value, str) for value in content.values()):
+        rows = [content]  # one row on its own
     if not isinstance(rows, list):
         raise DataError(
             f"{path}: expected an array of objects, or an object with an array under 'data'; found "
@@ -151,6 +135,48 @@ def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{path}: element {number} is {describe_json_type(row)}, expected an object")
         yield cast(Row, row)
+
+
+def read_csv(path: Path, columns: Collection[str]) -> Iterator[Row]:
+    """Yield the rows of a table whose first line names the columns; every value is a string.
+
+    Values with commas or line breaks stand in double quotes, a quote inside them doubled. Of a file named `.tsv`
+    tabs separate the columns.
+
+    Raises:
+        DataError: the file is not readable, not UTF-8, or not such a table.
+    """
+    csv.field_size_limit(_LONGEST_FIELD)
+    separator = "\t" if ".tsv" in path.name.lower() else ","
+    lines = _decoded(path, _lines(path))
+    table = csv.reader(lines, delimiter=separator, strict=True)
+    try:
+        names = next(table, [])
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated or not all(name.strip() for name in names):
+            problem = f"names {', '.join(repeated)} twice" if repeated else "has a column without a name"
+            raise DataError(f"{path}: the first line {problem}; it should name every column once")
+        for cells in table:
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                raise DataError(
+                    f"{path}: the row that ends at line {table.line_num} has {len(cells)} values, but the first "
+                    f"line names {len(names)} columns; quote values that hold {separator!r}"
+                )
+            yield dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: broken CSV at line {table.line_num}: {error}; quote values, and double quotes inside them"
+        ) from error
+
+
+def _decoded(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, number) from error
 
 
 def read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
@@ -203,6 +229,10 @@ READERS: dict[str, Reader] = {
     ".jsonl.gz": read_jsonl,
     ".json": read_json,
     ".json.gz": read_json,
+    ".csv": read_csv,
+    ".csv.gz": read_csv,
+    ".tsv": read_csv,
+    ".tsv.gz": read_csv,
     ".parquet": read_parquet,
 }
 """File ending -> reader."""

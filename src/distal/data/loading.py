@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from distal.data.files import (
     READERS,
     Row,
-    describe_json_type,
     missing_path,
     parquet_columns,
+    read_csv,
     read_parquet,
     reader_for,
     row_count,
     unreadable,
 )
+from distal.data.values import describe_json_type
 from distal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -45,19 +46,21 @@ class RawRows:
         read: yields the rows; of a table only the named columns are decoded.
         columns: names of the columns of a table; None where every row names its own.
         count: number of rows, where that is known at once or by counting lines; else None. For progress bars only.
+        only_strings: every value is a string, as in CSV.
     """
 
     name: str
     read: Callable[[Collection[str]], Iterator[Row]]
     columns: tuple[str, ...] | None = None
     count: Callable[[], int | None] = lambda: None
+    only_strings: bool = False
 
 
 def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") -> RawRows:
     """Find out what `data` is and how to read it; no row is read yet.
 
     Args:
-        data: path of a .jsonl, .jsonl.gz, .json or .parquet file, of a folder written by `save_to_disk`; a
+        data: path of a .jsonl, .jsonl.gz, .json, .csv, .tsv or .parquet file, of a folder written by `save_to_disk`; a
             hub id; a `datasets.Dataset` or `DatasetDict`; a list of dictionaries. A path that exists is never
             a hub id.
         split: which split of a hub data set, a `DatasetDict` or a saved one; "train" where there are several.
@@ -106,7 +109,13 @@ def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
     if empty:
         raise DataError(f"{path}: the file is empty; it should hold at least one row")
     names = parquet_columns(path) if reader is read_parquet else None
-    return RawRows(str(path), lambda columns: reader(path, columns), names, lambda: row_count(path))
+    return RawRows(
+        str(path),
+        lambda columns: reader(path, columns),
+        names,
+        lambda: row_count(path),
+        only_strings=reader is read_csv,
+    )
 
 
 def _read_list(rows: Sequence[Any], name: str) -> Iterator[Row]:

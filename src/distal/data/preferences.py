@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
 from distal.data.report import DataReport
+from distal.data.splitting import split_by_group
 from distal.data.store import RowStore
-from distal.errors import ConfigError, DataError, NonFiniteError
+from distal.errors import NonFiniteError
 from distal.types import DataKind, TokenRow
 
 __all__ = ["TokenizedPreferences"]
@@ -186,19 +187,8 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
             ConfigError: the size is not a number of units or a fraction.
             DataError: one side would be empty.
         """
-        wanted = self._split_size(n_or_fraction)
-        _, groups = np.unique(self._prompt_keys(), return_inverse=True)
-        rank = np.random.default_rng(seed).permutation(groups.max() + 1)[groups] if len(self) else groups
-        order = np.argsort(rank, kind="stable")
-        ends = np.flatnonzero(np.diff(rank[order], append=-1)) + 1
-        cut = int(ends[np.searchsorted(ends, wanted)]) if len(ends) and wanted <= ends[-1] else len(self)
-        if cut == 0 or cut == len(self):
-            raise DataError(
-                f"{self.report.name}: cannot hold out {wanted} of {len(self)} units: with {len(ends)} "
-                f"different prompts kept whole, one side would be empty; hold out fewer, or give a separate "
-                f"evaluation set"
-            )
-        return self.select(order[cut:]), self.select(order[:cut])
+        rest, held_out = split_by_group(self._prompt_keys(), n_or_fraction, seed, self.report.name)
+        return self.select(rest), self.select(held_out)
 
     @property
     def _rows(self) -> NDArray[np.int64]:
@@ -213,20 +203,6 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
 
     def _score(self, row: int) -> float:
         return float("nan") if self._reference is None else float(self._reference[row])
-
-    def _split_size(self, n_or_fraction: int | float) -> int:
-        if isinstance(n_or_fraction, float) and 0 < n_or_fraction < 1:
-            return max(1, round(n_or_fraction * len(self)))
-        if (
-            isinstance(n_or_fraction, (int, np.integer))
-            and not isinstance(n_or_fraction, bool)
-            and n_or_fraction > 0
-        ):
-            return int(n_or_fraction)
-        raise ConfigError(
-            f"a split of {n_or_fraction!r}: give a whole number of units, or a fraction between 0 and 1 "
-            f"(exclusive)"
-        )
 
     def _prompt_keys(self) -> NDArray[np.uint64]:
         """A number per unit, equal for units of the same prompt."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from distal.data.files import Row
-from distal.data.loading import DataLike, RawRows, open_rows
+from distal.data.loading import DataLike
 from distal.data.preferences import TokenizedPreferences
+from distal.data.reading import Item, PreferenceSource, ReadOptions, open_preferences
 from distal.data.reasons import LENGTH_REASONS, RowProblem
 from distal.data.rendering import Rendered, render
 from distal.data.repeats import Repeats
 from distal.data.report import DataReport, Tally
-from distal.data.schemas import COLUMNS, Schema, detect_schema
+from distal.data.schemas import Preference
 from distal.data.store import ArrowBatch, RowBatch, RowWriter
 from distal.data.tokenization import Encoder, Encoding
 from distal.data.truncation import Truncation, check_truncation, fit
@@ -40,7 +40,7 @@ _PATIENCE = 2.0
 """Seconds without a progress bar: most files are read before."""
 
 
-def prepare_dataset(
+def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have defaults
     data: DataLike,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -50,6 +50,7 @@ def prepare_dataset(
     split: str | None = None,
     num_proc: int | None = None,
     name: str = "train",
+    reading: ReadOptions | None = None,
 ) -> TokenizedPreferences:
     """Read, check and tokenise preference data.
 
@@ -58,10 +59,10 @@ def prepare_dataset(
     shown, unless those of transformers are switched off (`transformers.utils.logging.disable_progress_bar`).
 
     Args:
-        data: path of a .jsonl, .jsonl.gz, .json or .parquet file or of a folder written by `save_to_disk`; a
-            hub id; a `datasets.Dataset`; a list of dictionaries. Columns: `prompt`, `chosen`, `rejected`;
-            `chosen`, `rejected` with a shared beginning; or `prompt`, `completion`, `label`. Strings, or
-            lists of messages.
+        data: path of a .jsonl, .jsonl.gz, .json, .csv or .parquet file or of a folder written by
+            `save_to_disk`; a hub id; a `datasets.Dataset`; a list of dictionaries. Columns: `prompt`, `chosen`,
+            `rejected`; `chosen`, `rejected` with a shared beginning; `prompt`, `completion`, `label`; or those
+            of any other format in `distal.data.FORMATS`. Strings, or lists of messages.
         tokenizer: the model's Hugging Face tokenizer; its chat template writes conversations.
         max_length: tokens that a row may have, prompt and completion together; None for no limit.
         on_bad_rows: "drop" counts rows that cannot be used and leaves them out; "error" stops at the first.
@@ -70,6 +71,7 @@ def prepare_dataset(
         split: which split of a hub data set or a `datasets` folder with several; "train" by default.
         num_proc: processes that tokenise; None for this one alone.
         name: what to call data that has no path or id, in messages.
+        reading: format, names of columns, and how grades become preferences; None to recognise the format.
 
     Returns:
         The tokenised data set; `.report` says what became of every row.
@@ -95,28 +97,26 @@ def prepare_dataset(
     """
     truncation = on_bad_rows if truncation is None else truncation
     _check_options(max_length, on_bad_rows, truncation, num_proc)
-    raw = open_rows(data, split=split, name=name)
-    rows = raw.read(COLUMNS)
-    first = list(itertools.islice(rows, _CHUNK_ROWS))
-    if not first:
-        raise DataError(f"{raw.name}: holds no rows")
-    schema = detect_schema(raw.columns or dict.fromkeys(column for row in first for column in row), raw.name)
+    source = open_preferences(data, reading, split=split, name=name)
     worker = _ChunkWorker(
-        raw.name, schema, Encoder(tokenizer), tokenizer, max_length, on_bad_rows, truncation
+        source.name, source.read, Encoder(tokenizer), tokenizer, max_length, on_bad_rows, truncation
     )
     tally, repeats, size = Tally(), Repeats(), _Size()
+    items = source.items()
+    first = list(itertools.islice(items, _CHUNK_ROWS))
     with RowWriter() as writer:
-        chunks = _process(worker, _chunks(first, rows), num_proc)
-        for chunk in chunks if len(first) < _CHUNK_ROWS else _shown(chunks, raw):
+        chunks = _process(worker, _chunks(first, items), num_proc)
+        for chunk in chunks if len(first) < _CHUNK_ROWS else _shown(chunks, source):
             tally.merge(chunk.tally)
             repeats.add(chunk.keys, chunk.source_rows)
             size.add(chunk.batch)
             writer.append(chunk.batch)
         store = writer.finish()
+    tally.n_read = source.rows_seen()
     repeats.note(tally)
-    report = _report(raw, schema, tally, size)
+    report = _report(source, tally, size)
     _check_result(report, max_length)
-    return TokenizedPreferences(store, schema.kind, report)
+    return TokenizedPreferences(store, source.kind, report)
 
 
 @dataclass(slots=True)
@@ -151,16 +151,15 @@ class _ChunkWorker:
     """Makes a chunk of source rows into tokenised rows; travels to other processes as a whole."""
 
     name: str
-    schema: Schema
+    read: Callable[[Item], Iterator[Preference | RowProblem]]
     encoder: Encoder
     tokenizer: PreTrainedTokenizerBase
     max_length: int | None
     on_bad_rows: OnBadRows
     truncation: Truncation
 
-    def __call__(self, numbered: list[tuple[int, Row]]) -> _Chunk:
+    def __call__(self, numbered: list[tuple[int, Item]]) -> _Chunk:
         chunk, batch = _Chunk(), RowBatch()
-        chunk.tally.n_read = len(numbered)
         rendered = list(self._render(numbered, chunk.tally))
         for row, sides in zip(rendered, self._encode(rendered), strict=True):
             try:
@@ -170,12 +169,23 @@ class _ChunkWorker:
         chunk.batch = batch.to_arrow()
         return chunk
 
-    def _render(self, numbered: list[tuple[int, Row]], tally: Tally) -> Iterator[Rendered]:
-        for number, row in numbered:
-            try:
-                yield render(self.schema.read(row), number, self.tokenizer, self.name)
-            except RowProblem as problem:
-                self._refuse(number, problem, tally)
+    def _render(self, numbered: list[tuple[int, Item]], tally: Tally) -> Iterator[Rendered]:
+        for number, item in numbered:
+            for made in self._read(item):
+                tally.n_offered += 1
+                try:
+                    if isinstance(made, RowProblem):
+                        raise made
+                    yield render(made, number, self.tokenizer, self.name)
+                except RowProblem as problem:
+                    self._refuse(number, problem, tally)
+
+    def _read(self, item: Item) -> Iterator[Preference | RowProblem]:
+        """What an item yields; where reading breaks off, the reason comes last."""
+        try:
+            yield from self.read(item)
+        except RowProblem as problem:
+            yield problem
 
     def _encode(self, rows: list[Rendered]) -> Iterator[list[Encoding]]:
         """Encodings of each row's sides; rows from a template and plain ones each go in one call."""
@@ -223,14 +233,16 @@ class _ChunkWorker:
         tally.drop(number, problem)
 
 
-def _chunks(first: list[Row], rest: Iterator[Row]) -> Iterator[list[tuple[int, Row]]]:
-    numbered = enumerate(itertools.chain(first, rest))
+def _chunks(
+    first: list[tuple[int, Item]], rest: Iterator[tuple[int, Item]]
+) -> Iterator[list[tuple[int, Item]]]:
+    numbered = itertools.chain(first, rest)
     while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
         yield chunk
 
 
 def _process(
-    worker: _ChunkWorker, chunks: Iterable[list[tuple[int, Row]]], num_proc: int | None
+    worker: _ChunkWorker, chunks: Iterable[list[tuple[int, Item]]], num_proc: int | None
 ) -> Iterator[_Chunk]:
     """Chunks in their order, made here or in other processes; only a few are in the air at a time."""
     if num_proc is None or num_proc == 1:
@@ -246,7 +258,7 @@ def _process(
             yield pending.popleft().result()
 
 
-def _shown(chunks: Iterable[_Chunk], raw: RawRows) -> Iterator[_Chunk]:
+def _shown(chunks: Iterable[_Chunk], source: PreferenceSource) -> Iterator[_Chunk]:
     """The chunks, with a progress bar where they take longer than a moment."""
     from transformers.utils import logging
 
@@ -254,9 +266,9 @@ def _shown(chunks: Iterable[_Chunk], raw: RawRows) -> Iterator[_Chunk]:
         return iter(chunks)
     return follow(
         chunks,
-        f"reading {Path(raw.name).name}",
-        total=raw.count(),
-        work=lambda chunk: chunk.tally.n_read,
+        f"reading {Path(source.name).name}",
+        total=source.count(),
+        work=lambda chunk: chunk.tally.n_offered,
         patience=_PATIENCE,
     )
 
@@ -271,23 +283,24 @@ def _start_process(worker: _ChunkWorker) -> None:
     _worker_here[:] = [worker]
 
 
-def _work(chunk: list[tuple[int, Row]]) -> _Chunk:
+def _work(chunk: list[tuple[int, Item]]) -> _Chunk:
     return _worker_here[0](chunk)
 
 
-def _report(raw: RawRows, schema: Schema, tally: Tally, size: _Size) -> DataReport:
-    paired = schema.kind == "paired"
+def _report(source: PreferenceSource, tally: Tally, size: _Size) -> DataReport:
+    paired = source.kind == "paired"
     return DataReport(
-        name=raw.name,
-        kind=schema.kind,
+        name=source.name,
+        kind=source.kind,
         n_read=tally.n_read,
+        n_offered=tally.n_offered,
         n_kept=size.n_rows // 2 if paired else size.n_rows,
         dropped=tally.dropped(),
         noted=tally.noted(),
         n_desirable=None if paired else size.n_desirable,
         n_tokens=size.n_tokens,
         longest=size.longest,
-        notes=schema.notes,
+        notes=source.notes,
     )
 
 

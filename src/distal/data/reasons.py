@@ -7,6 +7,14 @@ __all__ = ["DROPPED", "LENGTH_REASONS", "NOTED", "RowProblem"]
 DROPPED: dict[str, str] = {
     "bad_type": "a column is absent, null or of the wrong type",
     "bad_label": "label is neither true nor false",
+    "bad_grade": "a grade is not a finite number",
+    "no_grade": "the answer has none of the grades that count",
+    "no_preference": "the row holds no preference",
+    "tie": "neither side is better",
+    "grade_at_threshold": "the grade equals the threshold",
+    "no_partner": "no other graded answer to the same prompt",
+    "no_difference": "the grades of all answers to the prompt differ by less than the margin",
+    "not_paired": "the answer is in no pair: others to the same prompt are better, or worse",
     "no_shared_prompt": "no prompt column, and the two sides share no beginning that could be one",
     "empty_completion": "a completion is empty",
     "chosen_equals_rejected": "chosen equals rejected",
@@ -29,6 +37,7 @@ NOTED: dict[str, str] = {
     "cut_at_eos": "the completion ran on behind an end-of-text token; the rest was cut off",
     "end_added": "the chat template does not end the last turn; the end-of-text token was added",
     "user_turn_in_completion": "the completion holds a further turn of the user, which is scored with it",
+    "tied_grades": "both sides have the same score, and yet one is called better",
     "duplicate": "the row repeats an earlier one",
     "contradiction": "another row says the opposite of the same texts",
 }

@@ -52,7 +52,8 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
             the beginning of its rendering of the whole: no completion can then be told from the prompt.
         RowProblem: the template refuses these roles or contents.
     """
-    remarks = ("user_turn_in_completion",) if any(map(has_user_turn, row.completions)) else ()
+    turns = ("user_turn_in_completion",) if any(map(has_user_turn, row.completions)) else ()
+    remarks = (*row.remarks, *turns)
     if isinstance(row.prompt, str):
         texts = tuple(text for text in row.completions if isinstance(text, str))
         return Rendered(source_row, row.prompt, texts, row.desirable, templated=False, remarks=remarks)
@@ -62,27 +63,36 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
             f"Jinja file (--chat-template FILE; from Python: tokenizer.chat_template), use the tokenizer of the "
             f"instruction-tuned model (--tokenizer), or give plain strings"
         )
-    prompt = _apply(tokenizer, row.prompt, generate=True)
+    prompt = _apply(tokenizer, row, row.prompt, generate=True)
     completions: list[str] = []
     for messages in row.completions:
         conversation = [*row.prompt, *(turn for turn in messages if isinstance(turn, dict))]
-        whole = _apply(tokenizer, conversation, generate=False)
+        whole = _apply(tokenizer, row, conversation, generate=False)
         if not whole.startswith(prompt):
             raise _not_a_prefix(name, source_row, prompt, whole)
         completions.append(whole[len(prompt) :])
-        if whole.endswith(conversation[-1]["content"].strip()):
+        last = conversation[-1]["content"].strip()
+        if last and whole.endswith(last):
             completions[-1] += str(tokenizer.eos_token)
             remarks = (*remarks, "end_added") if "end_added" not in remarks else remarks
     return Rendered(source_row, prompt, tuple(completions), row.desirable, templated=True, remarks=remarks)
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, generate: bool) -> str:
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, row: Preference, conversation: Conversation, *, generate: bool
+) -> str:
     import jinja2
 
     if not conversation:
         return ""
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generate)
+        text = tokenizer.apply_chat_template(
+            conversation,
+            tools=None if row.tools is None else list(row.tools),
+            tokenize=False,
+            add_generation_prompt=generate,
+            **row.template_options,
+        )
     except jinja2.TemplateSyntaxError as error:
         raise ModelError(
             f"the chat template of the tokenizer is not valid Jinja: {error.message} (line {error.lineno} of the "

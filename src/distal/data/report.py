@@ -38,13 +38,15 @@ class DataReport:
         name: file, hub id or role of the data set.
         kind: paired or unpaired.
         n_read: rows in the source.
-        n_kept: rows that became a unit of the tokenised data set.
+        n_kept: units (pairs or samples) of the tokenised data set.
         dropped: reason -> rows left out; the reasons are the keys of `distal.data.reasons.DROPPED`.
         noted: remark -> rows kept, but changed or remarkable; keys of `distal.data.reasons.NOTED`.
         n_desirable: kept units with a true label; None when paired.
         n_tokens: tokens of all kept rows, prompts included.
         longest: tokens of the longest kept row.
         notes: remarks about the data set as a whole, such as columns that are not used.
+        n_offered: preferences that the rows offer, usable or not, where rows may offer several or none: of trees,
+            lists and grades; rows and answers that offer none count as one each. None where each row is one.
     """
 
     name: str
@@ -57,11 +59,12 @@ class DataReport:
     n_tokens: int = 0
     longest: int = 0
     notes: tuple[str, ...] = ()
+    n_offered: int | None = None
 
     @property
     def n_dropped(self) -> int:
-        """Rows left out, for whatever reason."""
-        return self.n_read - self.n_kept
+        """Rows left out, or preferences where rows offer several, for whatever reason."""
+        return (self.n_read if self.n_offered is None else self.n_offered) - self.n_kept
 
     def summary(self) -> list[str]:
         r"""The report as lines of text.
@@ -75,9 +78,11 @@ class DataReport:
               left out 1: a completion is empty (row 2)
         """
         balance = "" if self.n_desirable is None else self._balance()
+        offered = "" if self.n_offered in (None, self.n_read) else f"{self.n_offered} preferences offered, "
+        tokens = f"; {self.n_tokens} tokens, longest row {self.longest}" if self.n_tokens else ""
         lines = [
-            f"{self.name}: {self.n_read} rows read, {self.n_kept} kept ({self.kind}{balance}), "
-            f"{self.n_dropped} left out; {self.n_tokens} tokens, longest row {self.longest}"
+            f"{self.name}: {self.n_read} rows read, {offered}{self.n_kept} kept ({self.kind}{balance}), "
+            f"{self.n_dropped} left out{tokens}"
         ]
         lines += [f"  left out {c.count}: {_describe(DROPPED[r], c)}" for r, c in self.dropped.items()]
         lines += [f"  noted {c.count}: {_describe(NOTED[r], c)}" for r, c in self.noted.items()]
@@ -92,6 +97,7 @@ class DataReport:
             }
         record["notes"] = list(self.notes)
         record["n_dropped"] = self.n_dropped
+        record["n_offered"] = self.n_kept + self.n_dropped
         return record
 
     def _balance(self) -> str:
@@ -112,6 +118,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.n_read = 0
+        self.n_offered = 0
         self._counts: Counter[str] = Counter()
         self._first: dict[str, list[tuple[int, str]]] = {}
 
@@ -127,6 +134,7 @@ class Tally:
     def merge(self, other: Tally) -> None:
         """Add the tally of another chunk."""
         self.n_read += other.n_read
+        self.n_offered += other.n_offered
         for fate, count in other._counts.items():
             self._add(fate, count, other._first[fate])
 
@@ -140,7 +148,8 @@ class Tally:
 
     def _add(self, fate: str, count: int, first: list[tuple[int, str]]) -> None:
         self._counts[fate] += count
-        self._first[fate] = sorted(self._first.get(fate, []) + first)[:_KEPT_EXAMPLES]
+        rows = dict(reversed(self._first.get(fate, []) + first))  # of a row with several, the first example
+        self._first[fate] = sorted(rows.items())[:_KEPT_EXAMPLES]
 
     def _collect(self, meanings: Mapping[str, str]) -> dict[str, RowCount]:
         return {

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import TokenizedPreferences, prepare_dataset
+from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
 from distal.errors import ConfigError, OutputError
 from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report.figures import plot_reward_quantiles
@@ -46,6 +46,7 @@ class CertifyOptions:
         plot: PNG file for the figure.
         overwrite: whether files of those names may be replaced.
         progress: whether to show progress bars.
+        reading: format of the data, names of its columns, how grades become preferences.
     """
 
     model: str
@@ -68,6 +69,7 @@ class CertifyOptions:
     plot: Path | None = None
     overwrite: bool = False
     progress: bool = True
+    reading: ReadOptions = ReadOptions()
 
     def __post_init__(self) -> None:
         least = {"max_length": 2, "tokens_per_batch": 1, "resamples": 1}
@@ -120,6 +122,7 @@ def certify(
         truncation=cast(Any, options.truncation),
         split=options.split,
         name="data",
+        reading=options.reading,
     )
     for line in data.report.summary():
         tell(line)

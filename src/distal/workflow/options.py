@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from distal.data import ReadOptions
+from distal.data.grades import GradeMethod, GradeTies
 from distal.errors import ConfigError
+from distal.workflow.reading import read_options
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -57,7 +60,9 @@ class DataOptions:
     """Which preferences are trained on, and which are held out for the certificate."""
 
     data: str = field(
-        metadata={"help": "preferences: .jsonl, .jsonl.gz, .json, .parquet, `datasets` folder or hub id"}
+        metadata={
+            "help": "preferences: .jsonl, .json, .csv (also .gz), .parquet, `datasets` folder or hub id"
+        }
     )
     split: str | None = _option(None, "split of a hub data set or `datasets` folder [default: train]")
     eval_data: str | None = _option(None, "held-out preferences [default: a part of `data`, see eval_size]")
@@ -65,8 +70,28 @@ class DataOptions:
     eval_size: int | float | None = _option(
         None, f"held-out part of data, by prompt: number of units or fraction [default: {DEFAULT_EVAL_SIZE}]"
     )
+    format: str | None = _option(
+        None, "format of the rows, as `distal data formats` lists them [default: recognised]"
+    )
+    map: str | dict[str, str] | None = _option(None, "names of columns: prompt=question chosen=good ...")
+    chat: bool = _option(False, "plain strings become messages, which the chat template writes")
+    from_grades: GradeMethod | None = _option(
+        None, "how graded answers become preferences; threshold gives unpaired data [default: threshold]"
+    )
+    grades: str | dict[str, float] | None = _option(
+        None, "attributes that count, with weights: helpfulness=1 verbosity=-0.5 [default: the format's]"
+    )
+    grade_threshold: float | str | None = _option(
+        None, "median, prompt_median or a grade; answers above are liked [default: median]"
+    )
+    grade_ties: GradeTies | None = _option(
+        None, "what answers at the threshold are: drop, liked, disliked [default: drop]"
+    )
+    grade_margin: float | None = _option(None, "least difference of the grades of a pair [default: 0]")
+    grade_seed: int | None = _option(None, "seed of from_grades: best_random [default: 0]")
 
     def __post_init__(self) -> None:
+        self.reading()
         size = self.eval_size
         if size is not None and (self.eval_data is not None or self.eval_split is not None):
             other = "eval_data" if self.eval_data is not None else "eval_split"
@@ -77,6 +102,16 @@ class DataOptions:
             raise ConfigError(
                 f"eval_size must be a fraction between 0 and 1, or a whole number from 1 on; got {size}."
             )
+
+    def reading(self) -> ReadOptions:
+        """How the rows of both sources are read.
+
+        Raises:
+            ConfigError: a value that an option cannot have.
+        """
+        names = ("from_grades", "grades", "grade_threshold", "grade_ties", "grade_margin", "grade_seed")
+        given = {name: getattr(self, name) for name in names}
+        return read_options(format=self.format, map=self.map, chat=self.chat, **given)
 
     @property
     def held_out(self) -> int | float | None:

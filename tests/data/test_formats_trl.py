@@ -1,14 +1,16 @@
-"""Rows of every known shape, read by hand."""
+"""Rows in TRL's columns, read by hand."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distal.data.formats import find_format
 from distal.data.reasons import RowProblem
-from distal.data.schemas import Preference, detect_schema
+from distal.data.schemas import Preference
 from distal.errors import DataError
 
 
@@ -21,7 +23,9 @@ def bot(text: str) -> dict[str, str]:
 
 
 def read(row: dict[str, Any]) -> Preference:
-    return detect_schema(row, "rows").read(row)
+    (made,) = find_format(row, [row], "rows").read(row)
+    assert isinstance(made, Preference)
+    return made
 
 
 def problem(row: dict[str, Any]) -> RowProblem:
@@ -162,21 +166,58 @@ def test_rows_that_cannot_be_used(row: dict[str, Any], reason: str, part: str) -
 
 
 def test_a_column_that_one_row_lacks() -> None:
-    schema = detect_schema({"prompt", "chosen", "rejected"}, "rows")
+    form = find_format({"prompt", "chosen", "rejected"}, [], "rows")
     with pytest.raises(RowProblem, match="column rejected is absent; found prompt, chosen"):
-        schema.read({"prompt": "p", "chosen": "c"})
+        list(form.read({"prompt": "p", "chosen": "c"}))
 
 
 def test_wrong_columns_say_what_was_found_and_expected() -> None:
     with pytest.raises(
         DataError, match=r"wrong\.json: wrong columns; found answer, prompt; expected prompt, chosen"
     ):
-        detect_schema(["prompt", "answer"], "wrong.json")
+        find_format(["prompt", "answer"], [], "wrong.json")
     with pytest.raises(DataError, match="fit both paired and unpaired data"):
-        detect_schema(["prompt", "chosen", "rejected", "completion", "label"], "rows")
+        find_format(["prompt", "chosen", "rejected", "completion", "label"], [], "rows")
 
 
 def test_columns_that_are_there_and_not_used_are_named() -> None:
-    notes = detect_schema(["prompt", "chosen", "rejected", "ref_chosen_logps", "source"], "rows").notes
+    columns = ["prompt", "chosen", "rejected", "ref_chosen_logps", "source"]
+    notes = find_format(columns, [], "rows").notes(columns)
     assert len(notes) == 1
     assert notes[0].startswith("column ref_chosen_logps:")
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL]), [{**TOOL, "strict": None}]])
+def test_tools_and_template_options_belong_to_the_row(tools: Any) -> None:
+    sides = {"chosen": [user("a"), bot("b")], "rejected": [user("a"), bot("c")]}
+    row = read({**sides, "tools": tools, "chat_template_kwargs": {"enable_thinking": False, "other": None}})
+    assert row.tools == [TOOL]
+    assert row.template_options == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("tools", [None, "", [], "[]"])
+def test_no_tools(tools: Any) -> None:
+    assert read({"prompt": "p", "chosen": "c", "rejected": "r", "tools": tools}).tools is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "part"),
+    [
+        ({"tools": "{not json"}, "tools is a string that is no JSON"),
+        ({"tools": 3}, "tools is number 3"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs is array"),
+    ],
+)
+def test_tools_that_are_refused(extra: dict[str, Any], part: str) -> None:
+    assert part in str(problem({"prompt": "p", "chosen": "c", "rejected": "r", **extra}))
+
+
+def test_a_call_of_a_tool_is_an_answer() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather"}}]}
+    row = read({"prompt": [user("p")], "chosen": [call], "rejected": [bot("r")]})
+    assert row.completions[0] == [
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "weather"}}]}
+    ]

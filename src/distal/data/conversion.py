@@ -1,0 +1,147 @@
+"""Any readable data written in TRL's columns, as one file or split by prompt."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from distal.data.keys import prompt_key
+from distal.data.preparation import OnBadRows
+from distal.data.reading import PreferenceSource
+from distal.data.reasons import RowProblem
+from distal.data.report import DataReport, Tally
+from distal.data.rows import trl_row
+from distal.data.schemas import Preference
+from distal.data.splitting import split_by_group
+from distal.data.writing import refuse_existing, row_writer
+from distal.errors import DataError
+
+__all__ = ["convert", "split"]
+
+
+def convert(
+    source: PreferenceSource, path: Path, *, overwrite: bool = False, on_bad_rows: OnBadRows = "drop"
+) -> DataReport:
+    """Write all usable preferences of a source in TRL's columns, a few rows in memory at a time.
+
+    Args:
+        source: opened data.
+        path: .jsonl, .jsonl.gz or .parquet.
+        overwrite: whether an existing file may be replaced.
+        on_bad_rows: "drop" counts what cannot be used and leaves it out; "error" stops at the first.
+
+    Returns:
+        What became of every row.
+
+    Raises:
+        OutputError: the file exists, or cannot be written.
+        DataError: nothing usable is there, or a row that the kind of file cannot hold.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    counted = Counted(source, on_bad_rows)
+    with row_writer(path) as write:
+        for row in counted:
+            write(trl_row(row))
+        counted.check()
+    return counted.report()
+
+
+def split(
+    source: PreferenceSource,
+    train: Path,
+    held_out: Path,
+    n_or_fraction: int | float,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> tuple[DataReport, int]:
+    """Write the preferences of a source into two files that share no prompt, each in the order of the source.
+
+    Prompts count as equal that differ in case and white space only.
+
+    Args:
+        source: opened data; read twice.
+        train: file for the larger part.
+        held_out: file for the rest.
+        n_or_fraction: how many preferences are held out, at least; whole prompts are.
+        seed: of the shuffle of prompts.
+        overwrite: whether existing files may be replaced.
+
+    Returns:
+        What became of every row, and how many preferences are held out.
+
+    Raises:
+        ConfigError: the size is no number of preferences or fraction.
+        OutputError: a file exists, or cannot be written.
+        DataError: nothing usable is there, or one side would be empty.
+    """
+    refuse_existing(train, held_out, overwrite=overwrite)
+    counted, keys = Counted(source, "drop"), array("Q")
+    keys.extend(prompt_key(row) for row in counted)
+    counted.check()
+    held = np.zeros(len(keys), dtype=bool)
+    held[split_by_group(keys, n_or_fraction, seed, source.name)[1]] = True
+    with row_writer(train) as write_train, row_writer(held_out) as write_held_out:
+        rows = (made for _, made in source if isinstance(made, Preference))
+        for row, away in zip(rows, held, strict=True):
+            (write_held_out if away else write_train)(trl_row(row))
+    return counted.report(), int(held.sum())
+
+
+class Counted:
+    """The usable preferences of a source, while all others are counted by reason.
+
+    Args:
+        source: opened data.
+        on_bad_rows: "drop" or "error".
+    """
+
+    def __init__(self, source: PreferenceSource, on_bad_rows: OnBadRows) -> None:
+        self._source, self._on_bad_rows = source, on_bad_rows
+        self.tally = Tally()
+        self.n_kept = self.n_desirable = 0
+
+    def __iter__(self) -> Iterator[Preference]:
+        return (row for _, row in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Preference]]:
+        """The usable preferences with their source rows."""
+        for number, made in self._source:
+            self.tally.n_offered += 1
+            if isinstance(made, RowProblem):
+                if self._on_bad_rows == "error":
+                    raise DataError(f"{self._source.name}: row {number} (counted from 0): {made}")
+                self.tally.drop(number, made)
+                continue
+            self.n_kept += 1
+            self.n_desirable += made.desirable[0]
+            for remark in made.remarks:
+                self.tally.note(remark, [number])
+            yield number, made
+
+    def check(self) -> None:
+        """Refuse a source of which nothing can be used.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        if not self.n_kept:
+            raise DataError("\n".join([f"{self._source.name}: no row can be used", *self.report().summary()]))
+
+    def report(self) -> DataReport:
+        """What became of every row so far."""
+        source = self._source
+        return DataReport(
+            name=source.name,
+            kind=source.kind,
+            n_read=source.rows_seen(),
+            n_kept=self.n_kept,
+            dropped=self.tally.dropped(),
+            noted=self.tally.noted(),
+            n_desirable=None if source.kind == "paired" else self.n_desirable,
+            notes=source.notes,
+            n_offered=self.tally.n_offered,
+        )

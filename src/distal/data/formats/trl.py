@@ -1,0 +1,86 @@
+"""TRL's own columns, which are Distal's: prompt/chosen/rejected, chosen/rejected and prompt/completion/label."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from distal.data import fields
+from distal.data.formats.base import Format, Origin, Row, has, one, pair, sample
+from distal.data.prompts import shared_messages, shared_transcript
+from distal.data.reasons import RowProblem
+from distal.data.schemas import Conversation, Preference
+
+__all__ = ["FORMATS", "read_explicit", "read_implicit", "read_unpaired"]
+
+_EXTRAS = frozenset({"tools", "chat_template_kwargs"})
+_ORIGIN = Origin("TRL's dataset formats, https://huggingface.co/docs/trl/dataset_formats")
+
+
+def read_explicit(row: Row) -> Preference:
+    """A row of prompt, chosen and rejected."""
+    prompt, chosen, rejected = (fields.text(row, column) for column in ("prompt", "chosen", "rejected"))
+    if isinstance(prompt, str) and isinstance(chosen, list) and isinstance(rejected, list):
+        # Some sets keep the first question as a string beside two whole conversations that repeat it.
+        shared = shared_messages(chosen, rejected)
+        if shared:
+            prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    return pair(prompt, chosen, rejected, **fields.extras(row))
+
+
+def read_implicit(row: Row) -> Preference:
+    """A row of chosen and rejected that share their beginning."""
+    chosen, rejected = fields.text(row, "chosen"), fields.text(row, "rejected")
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise RowProblem(
+            "bad_type",
+            "column rejected mixes strings with messages of another column",
+            "use one form in all columns",
+        )
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        cut = shared_transcript(chosen, rejected)
+    else:
+        cut = shared_messages(cast(Conversation, chosen), cast(Conversation, rejected))
+        if cut == 0:
+            raise RowProblem(
+                "no_shared_prompt",
+                "chosen and rejected share no message that an assistant's message follows on both sides",
+                "add a prompt column",
+            )
+    return pair(chosen[:cut], chosen[cut:], rejected[cut:], **fields.extras(row))
+
+
+def read_unpaired(row: Row) -> Preference:
+    """A row of prompt, completion and label."""
+    prompt, completion = fields.text(row, "prompt"), fields.text(row, "completion")
+    return sample(prompt, completion, fields.label(row), **fields.extras(row))
+
+
+FORMATS = (
+    Format(
+        name="paired",
+        title="pairs: prompt, chosen, rejected",
+        kind="paired",
+        columns=frozenset({"prompt", "chosen", "rejected"}) | _EXTRAS,
+        recognise=has("prompt", "chosen", "rejected"),
+        read=one(read_explicit),
+        origin=_ORIGIN,
+    ),
+    Format(
+        name="paired-implicit",
+        title="pairs whose prompt is the shared beginning: chosen, rejected",
+        kind="paired",
+        columns=frozenset({"chosen", "rejected"}) | _EXTRAS,
+        recognise=has("chosen", "rejected"),
+        read=one(read_implicit),
+        origin=_ORIGIN,
+    ),
+    Format(
+        name="unpaired",
+        title="judged answers: prompt, completion, label",
+        kind="unpaired",
+        columns=frozenset({"prompt", "completion", "label"}) | _EXTRAS,
+        recognise=has("prompt", "completion", "label"),
+        read=one(read_unpaired),
+        origin=_ORIGIN,
+    ),
+)

@@ -1,0 +1,185 @@
+"""Prompts that two data sets share, exactly or nearly: what is held out should not have been trained on.
+
+Nearly means a Jaccard similarity of the sets of five-character pieces of the normalised prompts of at least 0.8. It
+is estimated from minima of hashes, and only for prompts that share a band of them, so that no prompt is compared
+with all others; the memory is that of one of the two sides.
+
+Source: Broder 1997, "On the resemblance and containment of documents".
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distal.data.keys import plain_text, prompt_key, prompt_text
+from distal.data.schemas import Preference
+
+__all__ = ["NEAR", "Overlap", "PromptIndex", "similarity"]
+
+NEAR = 0.8
+"""Least similarity of prompts that count as nearly the same."""
+
+_PIECE = 5
+_HASHES = 128
+_BANDS = 32
+_KEPT_EXAMPLES = 5
+_SHOWN = 200
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.random.default_rng(5).integers(1, 2**63, size=(_HASHES, 1), dtype=np.uint64) * np.uint64(
+    2
+) + np.uint64(1)
+
+
+def _pieces(text: str) -> NDArray[np.uint64]:
+    """A number for each piece of a text, (k,), k >= 1."""
+    raw = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    windows = (
+        np.lib.stride_tricks.sliding_window_view(raw, min(_PIECE, max(1, len(raw))))
+        if len(raw)
+        else raw[None]
+    )
+    hashes = np.zeros(len(windows), dtype=np.uint64)
+    for column in range(windows.shape[1]):
+        hashes = (hashes ^ windows[:, column]) * _PRIME
+        hashes ^= hashes >> np.uint64(29)
+    return np.unique(hashes)
+
+
+def similarity(one: str, other: str) -> float:
+    """Jaccard similarity of the five-character pieces of two normalised texts, exactly, in [0, 1].
+
+    Example:
+        >>> similarity("How do I boil an egg?", "how do i  BOIL an egg?"), similarity("egg", "tea")
+        (1.0, 0.0)
+    """
+    a, b = (_pieces(plain_text(text)) for text in (one, other))
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / (len(a) + len(b) - shared)
+
+
+def _signature(text: str) -> NDArray[np.uint32]:
+    """Minima of hashes, (128,): the share of equal ones estimates the similarity (standard deviation at most 0.045)."""
+    # Multiplying by odd numbers and taking the upper bits is a universal family of hash functions.
+    return ((_pieces(text)[None, :] * _FACTORS) >> np.uint64(32)).astype(np.uint32).min(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What a data set shares with another one that is held out.
+
+    Attributes:
+        other: name of the held-out data.
+        n_prompts: different prompts held out.
+        n_exact: those that occur in the data set too, but for case and white space.
+        n_near: the further ones with a nearly equal prompt in the data set.
+        exact_rows: the first held-out source rows whose prompts occur exactly.
+        near_examples: a few (held-out row, row of the data set, estimated similarity, held-out prompt, prompt).
+    """
+
+    other: str
+    n_prompts: int
+    n_exact: int
+    n_near: int
+    exact_rows: tuple[int, ...] = ()
+    near_examples: tuple[tuple[int, int, float, str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The overlap as plain dictionaries, lists, strings and numbers, fit for JSON."""
+        names = ("held_out_row", "row", "similarity", "held_out_prompt", "prompt")
+        return {
+            "other": self.other,
+            "held_out_prompts": self.n_prompts,
+            "exact": self.n_exact,
+            "near": self.n_near,
+            "exact_rows": list(self.exact_rows),
+            "near_examples": [dict(zip(names, example, strict=True)) for example in self.near_examples],
+        }
+
+
+@dataclass(slots=True)
+class PromptIndex:
+    """The different prompts of the held-out side, by key and by the bands of their signatures.
+
+    Attributes:
+        name: of the held-out data.
+    """
+
+    name: str
+    _numbers: dict[int, int] = field(default_factory=dict[int, int])
+    _rows: array[int] = field(default_factory=lambda: array("q"))
+    _texts: list[str] = field(default_factory=list[str])
+    _signatures: list[NDArray[np.uint32]] = field(default_factory=list["NDArray[np.uint32]"])
+    _bands: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _seen: set[int] = field(default_factory=set[int])
+    _exact: set[int] = field(default_factory=set[int])
+    _near_to: dict[int, tuple[int, int, float, str, str]] = field(default_factory=dict[int, Any])
+
+    def add(self, source_row: int, row: Preference) -> None:
+        """Take in one held-out preference; without a prompt only its completions count."""
+        key = prompt_key(row)
+        if key in self._numbers:
+            return
+        number = len(self._numbers)
+        self._numbers[key] = number
+        self._rows.append(source_row)
+        text = plain_text(prompt_text(row.prompt))
+        self._texts.append(text[:_SHOWN])
+        signature = _signature(text)
+        self._signatures.append(signature)
+        if text:
+            for band in _band_keys(signature):
+                self._bands[band].append(number)
+
+    def compare(self, source_row: int, row: Preference) -> None:
+        """Look for the prompt of one preference of the other data set among those held out."""
+        key = prompt_key(row)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if key in self._numbers:
+            self._exact.add(self._numbers[key])
+            return
+        text = plain_text(prompt_text(row.prompt))
+        for number, share in self._near(text):
+            self._near_to[number] = (
+                self._rows[number],
+                source_row,
+                share,
+                self._texts[number],
+                text[:_SHOWN],
+            )
+
+    def overlap(self) -> Overlap:
+        """What all preferences that were compared share with those held out."""
+        exact = self._exact
+        only_near = sorted(number for number in self._near_to if number not in exact)
+        return Overlap(
+            self.name,
+            len(self._numbers),
+            len(exact),
+            len(only_near),
+            tuple(self._rows[number] for number in sorted(exact)[:_KEPT_EXAMPLES]),
+            tuple(self._near_to[number] for number in only_near[:_KEPT_EXAMPLES]),
+        )
+
+    def _near(self, text: str) -> Iterable[tuple[int, float]]:
+        """Held-out prompts, not yet known to be near, that are near a text."""
+        if not text:
+            return
+        signature = _signature(text)
+        candidates = {number for band in _band_keys(signature) for number in self._bands.get(band, ())}
+        for number in sorted(candidates - self._near_to.keys()):
+            share = float(np.mean(self._signatures[number] == signature))
+            if share >= NEAR:
+                yield number, share
+
+
+def _band_keys(signature: NDArray[np.uint32]) -> list[bytes]:
+    return [bytes([band]) + part.tobytes() for band, part in enumerate(signature.reshape(_BANDS, -1))]
