@@ -30,11 +30,11 @@ class Retain:
         with step.unsynchronised():
             for group in step.groups:
                 # The longest come first, so what a token took so far is no less than what it will take.
-                if not group or used + self._per_token * step.padded_tokens(group) > allowed:
+                if not group or used + self._per_token * step.places(group) > allowed:
                     break
                 scores, size = graph_bytes(step.model, lambda group=group: step.score(group))
                 used += size
-                self._per_token = max(self._per_token, size / step.padded_tokens(group))
+                self._per_token = max(self._per_token, size / step.places(group))
                 kept.append(scores)
         pending = score_without_gradient(step, step.groups[len(kept) :])
         result = step.coefficients(step.gather([*kept, *pending.scores]))
@@ -52,5 +52,5 @@ class Retain:
     def kept_bytes(self, step: Step) -> int:
         """The graphs that fit, but for the one that every forward pass has."""
         total = bytes_of_all_graphs(step)
-        one = total * step.padded_tokens(step.groups[0]) // max(1, sum(map(step.padded_tokens, step.groups)))
+        one = total * step.places(step.groups[0]) // max(1, sum(map(step.places, step.groups)))
         return max(0, min(total, self.budget.bytes(step)) - one)
