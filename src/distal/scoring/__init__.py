@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
 from distal.scoring.cache import ScoreCache, default_cache_dir
+from distal.scoring.choosing import LAYOUT_NAMES, LayoutName, choose_layout, why_padded
 from distal.scoring.dataset import DatasetRows, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
 from distal.scoring.layouts import PACKED, PADDED, PREFIX_SHARED, LaidOutBatch, Layout, PrefixShared, pad_rows
@@ -21,6 +22,7 @@ from distal.scoring.reference import (
 from distal.scoring.sharing import collective_device, in_parallel, rank_and_world
 
 __all__ = [
+    "LAYOUT_NAMES",
     "PACKED",
     "PADDED",
     "PREFIX_SHARED",
@@ -31,11 +33,12 @@ __all__ = [
     "InitialPolicy",
     "LaidOutBatch",
     "Layout",
+    "LayoutName",
     "PrefixShared",
-
     "Reference",
     "ScoreCache",
     "autocast",
+    "choose_layout",
     "choose_reference",
     "collective_device",
     "compute_dtype",
@@ -55,4 +58,5 @@ __all__ = [
     "token_log_probs",
     "unwrap",
     "weights_fingerprint",
+    "why_padded",
 ]

@@ -36,6 +36,9 @@ __all__ = [
     "attending_to",
     "attention_name",
     "has_varlen_kernel",
+    "is_flash",
+    "is_known",
+    "unwrap",
 ]
 
 _PREFIX = "distal_"
@@ -55,7 +58,7 @@ class VarlenKernel(Protocol):
     last query and the last key of each sequence.
     """
 
-    def __call__(
+    def __call__(  # noqa: D102, PLR0913 - as above, and the signature is theirs
         self,
         query: Tensor,
         key: Tensor,
@@ -136,11 +139,13 @@ def attending_to(model: nn.Module, segments: Segments) -> Generator[dict[str, An
         ModelError: the model has another kind of attention.
     """
     device = next(model.parameters()).device
-    if attention_name(unwrap(model)).startswith(_FLASH):
+    if is_flash(model):
         yield _flash_arguments(segments, device)
         return
     _register()
-    configs = {id(c): c for m in model.modules() if hasattr(c := getattr(m, "config", None), "_attn_implementation")}
+    configs = {
+        id(c): c for m in model.modules() if hasattr(c := getattr(m, "config", None), "_attn_implementation")
+    }
     before = {key: _get(config) for key, config in configs.items()}
     names = {key: name if name.startswith(_PREFIX) else _PREFIX + name for key, name in before.items()}
     unknown = {name for name in names.values() if name.removeprefix(_PREFIX) not in _KNOWN}
@@ -175,6 +180,16 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether a model's attention is of a kind that can be asked segment by segment."""
+    return attention_name(unwrap(model)) in _KNOWN
+
+
+def is_flash(model: nn.Module) -> bool:
+    """Whether a model's attention is FlashAttention as transformers calls it."""
+    return attention_name(unwrap(model)).startswith(_FLASH)
 
 
 def attend_varlen(

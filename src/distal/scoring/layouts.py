@@ -13,11 +13,13 @@ of all of them together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import accumulate
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +27,21 @@ from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
 from distal.scoring.segments import Segments
 from distal.types import TokenRow
 
-__all__ = ["PACKED", "PADDED", "PREFIX_SHARED", "LaidOutBatch", "Layout", "Packed", "Padded", "PrefixShared", "pad_rows"]
+__all__ = [
+    "PACKED",
+    "PADDED",
+    "PREFIX_SHARED",
+    "LaidOutBatch",
+    "Layout",
+    "Packed",
+    "Padded",
+    "PrefixShared",
+    "pad_rows",
+]
+
+
+WORTH_SHARING = 16
+"""Shortest prompt that is shared, tokens: below, the masks that answers then need take longer than the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +146,7 @@ class Padded:
         """See `Layout`."""
         return [self.places(rows) // len(rows) * width] * (len(rows) // width)
 
-    def separable(self, width: int) -> Padded:  # noqa: ARG002 - rows never share a place
+    def separable(self, width: int) -> Padded:
         """See `Layout`."""
         return self
 
@@ -169,7 +185,7 @@ class Packed:
         """See `Layout`."""
         return _totals(rows, width)
 
-    def separable(self, width: int) -> Packed:  # noqa: ARG002 - rows never share a place
+    def separable(self, width: int) -> Packed:
         """See `Layout`."""
         return self
 
@@ -188,9 +204,11 @@ class PrefixShared:
 
     Attributes:
         among: rows share a prompt only within stretches of so many consecutive rows; None for all rows.
+        least: shortest prompt that is shared, tokens.
     """
 
     among: int | None = None
+    least: int = WORTH_SHARING
     name = "prefix_shared"
 
     def lay_out(self, rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
@@ -198,34 +216,30 @@ class PrefixShared:
         _refuse_none(rows)
         tokens: list[Tensor] = []
         parents: list[int] = []
-        first, rest = [0] * len(rows), [0] * len(rows)  # places that predict a row's first and second token
+        starts, counts = [0] * (2 * len(rows)), [0] * (2 * len(rows))
         place = 0
         for together in self._together(rows):
-            prompt, shared = rows[together[0]].prompt_length, len(together) > 1
-            parent = -1
+            shared, prompt = len(together) > 1, rows[together[0]].prompt_length
+            begin, parent = place, -1
+            if shared:
+                parent, place = len(tokens), place + prompt
+                tokens.append(_ids(rows[together[0]])[:prompt])
+                parents.append(-1)
             for i in together:
-                ids = _ids(rows[i])
-                if shared and parent < 0:
-                    parent = len(tokens)
-                    tokens.append(ids[:prompt])
-                    parents.append(-1)
-                    place, start = place + prompt, place
-                elif not shared:
-                    start = place
-                first[i] = start + prompt - 1
-                rest[i] = place if shared else start + prompt
-                tokens.append(ids[prompt:] if shared else ids)
+                # The end of the prompt predicts the first token of an answer, the answer itself the others.
+                starts[2 * i] = begin + prompt - 1
+                starts[2 * i + 1] = place if shared else begin + prompt
+                counts[2 * i : 2 * i + 2] = [1, rows[i].completion_length - 1]
+                tokens.append(_ids(rows[i])[prompt if shared else 0 :])
                 parents.append(parent)
                 place += len(tokens[-1])
-        starts = [s for pair in zip(first, rest, strict=True) for s in pair]
-        counts = [n for row in rows for n in (1, row.completion_length - 1)]
         segments = Segments(tuple(len(ids) for ids in tokens), tuple(parents))
         return _in_one_row(rows, tokens, segments, _stretches(starts, counts), device)
 
     def places(self, rows: Sequence[TokenRow]) -> int:
         """See `Layout`."""
-        shared = sum((len(g) - 1) * rows[g[0]].prompt_length for g in self._together(rows))
-        return sum(len(row.input_ids) for row in rows) - shared
+        saved = sum((len(g) - 1) * rows[g[0]].prompt_length for g in self._together(rows))
+        return sum(len(row.input_ids) for row in rows) - saved
 
     def unit_places(self, rows: Sequence[TokenRow], width: int) -> list[int]:
         """See `Layout`."""
@@ -233,57 +247,66 @@ class PrefixShared:
 
     def separable(self, width: int) -> Layout:
         """See `Layout`."""
-        return PrefixShared(among=width) if width > 1 else PACKED
+        return PrefixShared(width, self.least) if width > 1 else PACKED
 
     def cut_by_count(self, rows: Sequence[TokenRow], width: int, count: int) -> list[list[int]]:
         """See `Layout`."""
-        clusters = [units for units, _ in self._clusters(rows, width)]
-        longest = _totals(rows, width)
-        order = [u for k in _descending([max(longest[u] for u in c) for c in clusters]) for u in clusters[k]]
+        clusters = self._clusters(rows, width)
+        order = [u for k in _descending([max(c.sizes) for c in clusters]) for u in clusters[k].units]
         return [order[start : start + count] for start in range(0, len(order), count)]
 
     def cut_by_tokens(self, rows: Sequence[TokenRow], width: int, budget: int) -> list[list[int]]:
         """See `Layout`."""
         parts: list[list[int]] = []
         sizes: list[int] = []
-        for units, prompt in self._clusters(rows, width):
+        for cluster in self._clusters(rows, width):
             # Units with the same prompt stay together as far as the budget goes; each part has the prompt once.
-            size = budget
-            for unit in units:
-                own = self.places(rows[unit * width : (unit + 1) * width])
-                if parts and unit != units[0] and size + own - prompt <= budget:
+            for k, (unit, size) in enumerate(zip(cluster.units, cluster.sizes, strict=True)):
+                if k and sizes[-1] + size - cluster.prompt <= budget:
                     parts[-1].append(unit)
-                    sizes[-1] = size = size + own - prompt
+                    sizes[-1] += size - cluster.prompt
                 else:
                     parts.append([unit])
-                    sizes.append(size := own)
+                    sizes.append(size)
         return [[u for p in group for u in parts[p]] for group in pack_by_tokens(sizes, budget)]
 
     def _together(self, rows: Sequence[TokenRow]) -> list[list[int]]:
         """Indices of the rows that share each prompt, in the order of their first rows."""
-        found: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        found: dict[object, list[int]] = {}
         for i, row in enumerate(rows):
             stretch = 0 if self.among is None else i // self.among
-            found.setdefault((stretch, _prompt(row)), []).append(i)
+            key: object = i if row.prompt_length < self.least else (stretch, _prompt(row))
+            found.setdefault(key, []).append(i)
         return list(found.values())
 
-    def _clusters(self, rows: Sequence[TokenRow], width: int) -> Iterator[tuple[list[int], int]]:
-        """Units that share one prompt with each other, and how many tokens that has.
-
-        A unit whose rows have different prompts is a cluster of its own, with nothing to share.
-        """
-        if self.among is not None and self.among > width:
-            raise ValueError("sharing is within units, or among all rows")
-        found: dict[object, list[int]] = {}
-        shared: dict[object, int] = {}
+    def _clusters(self, rows: Sequence[TokenRow], width: int) -> list[_Cluster]:
+        """Units that share one prompt with each other; a unit with several prompts shares none."""
+        if self.among not in (None, width):
+            raise ValueError("rows share prompts within units, or among all rows")
+        found: dict[object, _Cluster] = {}
         for unit in range(len(rows) // width):
             members = rows[unit * width : (unit + 1) * width]
-            prompts = {_prompt(row) for row in members}
-            alone = len(prompts) > 1 or self.among is not None
-            key: object = unit if alone else prompts.pop()
-            found.setdefault(key, []).append(unit)
-            shared[key] = 0 if alone else members[0].prompt_length
-        return ((units, shared[key]) for key, units in found.items())
+            groups = self._together(members)
+            prompt = members[0].prompt_length
+            alone = len(groups) > 1 or self.among is not None or prompt < self.least
+            cluster = found.setdefault(
+                unit if alone else _prompt(members[0]), _Cluster([], [], 0 if alone else prompt)
+            )
+            cluster.units.append(unit)
+            cluster.sizes.append(
+                sum(len(row.input_ids) for row in members)
+                - sum((len(g) - 1) * members[g[0]].prompt_length for g in groups)
+            )
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """Units with one prompt: their numbers, their places when laid out alone, and the prompt's tokens."""
+
+    units: list[int]
+    sizes: list[int]
+    prompt: int
 
 
 PADDED = Padded()
@@ -334,8 +357,10 @@ def _ids(row: TokenRow) -> Tensor:
     return torch.as_tensor(row.input_ids, dtype=torch.long)
 
 
-def _prompt(row: TokenRow) -> tuple[int, ...]:
-    return tuple(row.input_ids[: row.prompt_length])
+def _prompt(row: TokenRow) -> bytes:
+    """Digest of a prompt's tokens: data sets have more prompts than should be kept as Python numbers."""
+    tokens = np.asarray(row.input_ids[: row.prompt_length], dtype=np.int32)
+    return blake2b(tokens.tobytes(), digest_size=16).digest()
 
 
 def _targets(rows: Sequence[TokenRow]) -> Tensor:

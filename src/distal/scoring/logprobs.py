@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distal.errors import ModelError
-from distal.scoring.attention import attending_to
+from distal.scoring.attention import attending_to, unwrap
 from distal.scoring.layouts import PADDED, LaidOutBatch, Layout, pad_rows
 from distal.types import TokenRow
 
@@ -107,15 +107,6 @@ def _completion_logits(model: nn.Module, batch: LaidOutBatch) -> Tensor:
             "get_output_embeddings(). Such architectures cannot be scored yet."
         )
     return logits
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside data-parallel and compilation wrappers (a PEFT model stays a PEFT model)."""
-    while True:
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -87,9 +87,7 @@ class Segments:
 
     def position_ids(self) -> Tensor:
         """(T,) position of each token in its sequence."""
-        return torch.cat(
-            [torch.arange(o, o + n) for o, n in zip(self.offsets, self.lengths, strict=True)]
-        )
+        return torch.cat([torch.arange(o, o + n) for o, n in zip(self.offsets, self.lengths, strict=True)])
 
     def visible(self) -> Tensor:
         """(T, T) bool, whether token i (row) may read token j (column) in plain causal attention.

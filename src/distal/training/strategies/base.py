@@ -151,7 +151,9 @@ class Step:
         """One forward pass: (len(group),) scores of the rows with these indices."""
         with autocast(self.device, self.setting.autocast_dtype):
             # No scores of an empty group, but a graph: its backward pass adds zeros, in step with the other ranks.
-            return score_rows(self.model, [self.rows[i] for i in group] or [FILLER], self.setting.layout)[: len(group)]
+            return score_rows(self.model, [self.rows[i] for i in group] or [FILLER], self.setting.layout)[
+                : len(group)
+            ]
 
     def gather(self, scores: Sequence[Tensor]) -> ScoredBatch:
         """The whole batch over all ranks, from the scores of this rank's micro-batches in the order of `groups`.

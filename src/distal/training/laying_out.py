@@ -1,0 +1,34 @@
+"""The Trainer's layout: chosen once for policy and reference together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distal.scoring import FrozenModel, Layout, Reference, choose_layout
+from distal.training.counting import RowCountingTrainer
+
+if TYPE_CHECKING:
+    from distal.training.config import AlignmentConfig
+
+__all__ = ["LayoutTrainer"]
+
+
+class LayoutTrainer(RowCountingTrainer):
+    """A trainer that lays rows out in one way wherever they are scored."""
+
+    args: AlignmentConfig
+    reference: Reference
+    _layout: Layout | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How rows are laid out, for training, reference and evaluation alike.
+
+        Chosen by a trial when it is first asked for; all ranks must ask together.
+        """
+        if self._layout is None:
+            models: list[Any] = [self.model]
+            if isinstance(self.reference, FrozenModel):
+                models.append(self.reference.model)
+            self._layout = choose_layout(self.args.layout, models, autocast_dtype=self.args.autocast_dtype)
+        return self._layout
