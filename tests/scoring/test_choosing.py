@@ -76,7 +76,10 @@ def test_models_that_state_why_not(name):
 def test_a_model_compiled_and_one_with_a_learned_prompt_are_padded(make_llama):
     prompted = get_peft_model(make_llama(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     assert "adds tokens" in str(why_padded(prompted, PACKED))
-    assert "compiled" in str(why_padded(torch.compile(make_llama()), PACKED))  # pyright: ignore[reportArgumentType]
+    assert "compiled" in str(why_padded(torch.compile(make_llama(), backend="eager"), PACKED))  # pyright: ignore[reportArgumentType]
+    in_place = make_llama()
+    in_place.model.layers[0].compile(backend="eager")
+    assert "compiled" in str(why_padded(in_place, PACKED))
     assert "no model of transformers" in str(why_padded(nn.Linear(2, 2), PACKED))
 
 

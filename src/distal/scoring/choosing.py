@@ -124,7 +124,7 @@ def _stated_reason(model: nn.Module, layout: Layout) -> str | None:
     kinds = {kind for c in configs for kind in getattr(c, "layer_types", None) or ()} - _LAYERS
     reasons = {
         "it is no model of transformers": not configs,
-        "it is compiled, for rows of one shape": any(hasattr(m, "_orig_mod") for m in model.modules()),
+        "it is compiled, for rows of one shape": any(_compiled(m) for m in model.modules()),
         "its adapter adds tokens of its own to each row": any(
             getattr(a, "is_prompt_learning", False) for a in adapters.values()
         ),
@@ -158,6 +158,10 @@ def _configs(base: Any) -> Iterator[Any]:
         if hasattr(config, "_attn_implementation") and id(config) not in seen:
             seen.add(id(config))
             yield config
+
+
+def _compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _rope_type(config: Any) -> str:

@@ -312,6 +312,8 @@ class AlignmentConfig(TrainingArguments):
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
                 "set batch or none"
             )
+        if self.torch_compile and self.layout not in ("auto", "padded"):
+            raise ConfigError(f"layout: {self.layout} does not go with torch_compile; set padded")
         self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())

@@ -30,5 +30,7 @@ class LayoutTrainer(RowCountingTrainer):
             models: list[Any] = [self.model]
             if isinstance(self.reference, FrozenModel):
                 models.append(self.reference.model)
-            self._layout = choose_layout(self.args.layout, models, autocast_dtype=self.args.autocast_dtype)
+            # Compiled layers want the same shapes in every step, and the model is compiled after this trial.
+            name = "padded" if self.args.torch_compile and self.args.layout == "auto" else self.args.layout
+            self._layout = choose_layout(name, models, autocast_dtype=self.args.autocast_dtype)
         return self._layout
