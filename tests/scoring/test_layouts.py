@@ -33,10 +33,11 @@ LAYOUTS: dict[str, Layout] = {
     "prefix shared": PrefixShared(least=1),
     "shared in pairs": PrefixShared(among=2, least=1),
 }
+THREE_LAYERS: dict[str, Any] = SMALL | {"num_hidden_layers": 3}
 CONFIGS: dict[str, PreTrainedConfig] = ARCHITECTURES | {
     # Windows of four tokens and full attention by turns.
     "gemma3": Gemma3TextConfig(
-        **SMALL | {"num_hidden_layers": 3},
+        **THREE_LAYERS,
         head_dim=8,
         query_pre_attn_scalar=8,
         sliding_window=4,
@@ -45,7 +46,6 @@ CONFIGS: dict[str, PreTrainedConfig] = ARCHITECTURES | {
     "olmo": OlmoConfig(**SMALL),
     "qwen3_moe": Qwen3MoeConfig(
         **SMALL,
-        head_dim=8,
         num_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=16,

@@ -107,8 +107,9 @@ def test_scores_agree_with_trl(make_llama, make_rows):
     utils = pytest.importorskip("trl.trainer.utils")
     model, rows = make_llama().eval(), make_rows(4)
     batch = pad_rows(rows)
+    mask: Any = batch.attention_mask
     with torch.no_grad():
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()).logits
+        logits = model(input_ids=batch.input_ids, attention_mask=mask.long()).logits
         per_token = utils.selective_log_softmax(logits[:, :-1], batch.input_ids[:, 1:])
         ends = zip(per_token, rows, strict=True)
         theirs = torch.stack([x[r.prompt_length - 1 : len(r.input_ids) - 1].sum() for x, r in ends])

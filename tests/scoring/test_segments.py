@@ -87,8 +87,8 @@ def test_kernel_for_different_lengths_computes_the_masked_attention(s, window):
     allowed = s.visible()
     if window is not None:
         allowed &= positions[:, None] - positions < window
-    wide = [x[0].repeat_interleave(2, dim=0) for x in (k, v)]
-    expected = attention_by_mask(q[0], *wide, allowed).transpose(0, 1)[None]
+    wide_k, wide_v = (x[0].repeat_interleave(2, dim=0) for x in (k, v))
+    expected = attention_by_mask(q[0], wide_k, wide_v, allowed).transpose(0, 1)[None]
     found = attend_varlen(q, k, v, s.varlen_index(), scale=8**-0.5, window=window, kernel=reference_kernel)
     torch.testing.assert_close(found, expected)
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
