@@ -17,12 +17,13 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GPTNeoXConfig,
+    MistralConfig,
     OlmoConfig,
     PreTrainedConfig,
     Qwen3MoeConfig,
 )
 
-from distal.scoring import PACKED, PADDED, Layout, PrefixShared, score_rows
+from distal.scoring import PACKED, PADDED, Layout, PrefixShared, choose_layout, score_rows
 from distal.scoring.attention import attention_name
 from distal.types import TokenRow
 from tests.scoring.test_logprobs import ARCHITECTURES, SMALL
@@ -140,6 +141,27 @@ def test_kinds_of_attention_and_pad_tokens(make_llama, kind, pad):
     model = make_llama(attn_implementation=kind, pad_token_id=pad).eval()
     assert_layouts_agree(model, random_rows(1), 1e-5)
     assert model.config._attn_implementation == kind
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("kind", ["sdpa", "eager"])
+def test_one_kernel_for_all_segments_on_a_gpu(window, kind):
+    """In bfloat16, as far from float32 as padded rows are, scores and gradients."""
+    torch.manual_seed(0)
+    config = MistralConfig(**SMALL | {"hidden_size": 64}, sliding_window=window)
+    model = (
+        AutoModelForCausalLM.from_config(config, attn_implementation=kind, dtype=torch.float32).cuda().eval()
+    )
+    exact, exact_gradients = scores_and_gradients(model, random_rows(), None)
+    model.bfloat16()
+    assert choose_layout("auto", [model]).name == ("prefix_shared" if kind == "sdpa" else "padded")
+    for layout in LAYOUTS.values():
+        scores, gradients = scores_and_gradients(model, random_rows(), layout)
+        torch.testing.assert_close(scores, exact, rtol=2e-2, atol=0.2)
+        for name, gradient in gradients.items():
+            a, b = gradient.float().flatten(), exact_gradients[name].flatten()
+            assert torch.cosine_similarity(a, b, dim=0) > 0.99, f"{layout.name}: {name}"
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -353,10 +353,11 @@ def _own_function(kind: str, module: nn.Module) -> Callable[..., Any]:
 
     if kind != "eager":
         return AttentionInterface()[kind]
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if own is None:
-        raise ModelError(f"{type(module).__name__} has no attention function of its own to call")
-    return own
+    for source in type(module).__mro__:  # wrappers make classes of their own above the model's
+        own = getattr(sys.modules[source.__module__], "eager_attention_forward", None)
+        if own is not None:
+            return own
+    raise ModelError(f"{type(module).__name__} has no attention function of its own to call")
 
 
 def _get(config: Any) -> str:
