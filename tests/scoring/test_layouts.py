@@ -149,7 +149,8 @@ def test_kinds_of_attention_and_pad_tokens(make_llama, kind, pad):
 def test_one_kernel_for_all_segments_on_a_gpu(window, kind):
     """In bfloat16, as far from float32 as padded rows are, scores and gradients."""
     torch.manual_seed(0)
-    config = MistralConfig(**SMALL | {"hidden_size": 64}, sliding_window=window)
+    settings: dict[str, Any] = SMALL | {"hidden_size": 64, "sliding_window": window}
+    config = MistralConfig(**settings)
     model = (
         AutoModelForCausalLM.from_config(config, attn_implementation=kind, dtype=torch.float32).cuda().eval()
     )

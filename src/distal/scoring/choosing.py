@@ -174,7 +174,7 @@ def _trial(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None)
     if isinstance(layout, PrefixShared):
         layout = PrefixShared(least=1)
     inner: Any = unwrap(model)
-    rows = _trial_rows(int(inner.get_input_embeddings().weight.shape[0]), _trial_length(inner))
+    rows = _trial_rows(_vocabulary(inner), _trial_length(inner))
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad(), autocast(device, autocast_dtype):
         alone = torch.cat([score_rows(model, [row]) for row in rows])
@@ -207,6 +207,13 @@ def _trial_length(base: Any) -> int:
     small = [w for w in windows if isinstance(w, int) and w <= _LONGEST_TRIAL]
     positions = [getattr(c, "max_position_embeddings", None) or _LONGEST_TRIAL for c in _configs(base)]
     return max(4, min(max([_SHORT_TRIAL, *(w + 8 for w in small)]), *positions))
+
+
+def _vocabulary(base: Any) -> int:
+    """Token ids that a model knows; its embedding does not say where weights are shared out over ranks."""
+    stated = [getattr(c, "vocab_size", None) for c in _configs(base)]
+    known = [size for size in stated if isinstance(size, int)]
+    return min(known) if known else int(base.get_input_embeddings().weight.shape[0])
 
 
 def _trial_rows(vocabulary: int, longest: int) -> list[TokenRow]:
