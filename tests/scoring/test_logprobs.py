@@ -107,10 +107,12 @@ def test_scores_agree_with_trl(make_llama, make_rows):
     utils = pytest.importorskip("trl.trainer.utils")
     model, rows = make_llama().eval(), make_rows(4)
     batch = pad_rows(rows)
+    mask: Any = batch.attention_mask
     with torch.no_grad():
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()).logits
+        logits = model(input_ids=batch.input_ids, attention_mask=mask.long()).logits
         per_token = utils.selective_log_softmax(logits[:, :-1], batch.input_ids[:, 1:])
-        theirs = (per_token * batch.prediction_mask[:, :-1]).sum(1)
+        ends = zip(per_token, rows, strict=True)
+        theirs = torch.stack([x[r.prompt_length - 1 : len(r.input_ids) - 1].sum() for x, r in ends])
         torch.testing.assert_close(score_rows(model, rows), theirs, rtol=1e-5, atol=1e-4)
 
 
@@ -199,8 +201,9 @@ def test_padding_is_never_scored(make_rows):
     rows = make_rows(4)
     batch = pad_rows(rows)
     lengths = torch.tensor([row.completion_length for row in rows])
-    assert torch.equal(batch.prediction_mask.sum(1), lengths)
     assert torch.equal(batch.sum_by_row(torch.ones(len(batch.targets))), lengths.float())
+    read = batch.input_ids.flatten()[batch.predictions].tolist()
+    assert read == [t for row in rows for t in row.input_ids[row.prompt_length - 1 : -1]]
     assert batch.targets.tolist() == [t for row in rows for t in row.input_ids[row.prompt_length :]]
 
 

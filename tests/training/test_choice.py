@@ -201,10 +201,10 @@ def test_the_first_step_after_a_checkpoint_is_split_as_it_would_have_been(make_l
     """`retain` learns what a token's graph takes: from the second step on it keeps no graph that cannot fit."""
     without: list[int] = []
 
-    def counting(model, rows):
+    def counting(model, rows, layout):
         if not torch.is_grad_enabled():
             without[-1] += len(rows)
-        return score_rows(model, rows)
+        return score_rows(model, rows, layout)
 
     monkeypatch.setattr("distal.training.strategies.base.score_rows", counting)
     model, rows = make_llama(), make_rows(4)

@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from distal.objectives import get_objective
-from distal.scoring import score_rows
+from distal.scoring import PACKED, PrefixShared, score_rows
 from tests.training.oracle import (
     LIMITS,
     OBJECTIVES,
@@ -291,3 +291,56 @@ def test_zero_coefficients_everywhere_still_give_a_gradient_of_zero(make_neox, m
         assert got_loss == 0
         assert got.keys() == expected.keys()
         assert all(not g.any() for g in got.values())
+
+
+def with_equal_prompts(rows, paired):
+    """The rows, where every third unit has the prompt of the first: prompts are shared within and across units."""
+    width = 2 if paired else 1
+    prompt = list(rows[0].input_ids[: rows[0].prompt_length])
+    return [
+        row
+        if (i // width) % 3
+        else dataclasses.replace(
+            row,
+            input_ids=prompt + list(row.input_ids[row.prompt_length :]),
+            prompt_length=len(prompt),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("layout", [PACKED, PrefixShared(least=1)], ids=lambda layout: layout.name)
+@pytest.mark.parametrize(
+    ("name", "paired"), [("aot", True), ("aot_unpaired", True), ("kto", False), ("dpo", True)]
+)
+def test_layouts(make_neox, make_rows, layout, name, paired):
+    """Units of `deferred` are pairs for aot, and single rows, which must not share a token, for aot_unpaired."""
+    model = with_lora(make_neox())
+    rows, objective = with_equal_prompts(make_rows(8, paired=paired), paired), OBJECTIVES[name]()
+    expected = plain_autograd(model, rows, objective, paired)
+    for limit_name in ("1 unit", "60 tokens", "all"):
+        for strategy_name, options in (STRATEGIES | FOR_LORA).items():
+            got = engine_step(model, rows, objective, paired, LIMITS[limit_name], layout=layout, **options)
+            assert_same(got, expected, 1e-10, f"{limit_name}, {strategy_name}")
+
+
+@pytest.mark.parametrize("layout", [PACKED, PrefixShared(least=1)], ids=lambda layout: layout.name)
+def test_layouts_where_some_rows_have_no_gradient(make_neox, make_rows, layout):
+    """Rows whose hinge is satisfied are left out of the second pass, which breaks pairs up."""
+    model = with_lora(make_neox())
+    rows, objective = make_rows(8), OBJECTIVES["aot hinge"]()
+    rows = [dataclasses.replace(row, reference_score=-60.0 * (i % 3)) for i, row in enumerate(rows)]
+    expected = plain_autograd(model, rows, objective, True)
+    for limit in LIMITS.values():
+        got = engine_step(model, rows, objective, True, limit, layout=layout, strategy="recompute")
+        assert_same(got, expected, 1e-10)
+
+
+@pytest.mark.parametrize("strategy", ["recompute", "retain", "deferred"])
+def test_layouts_with_a_head_under_lora(make_neox, make_rows, strategy):
+    model = with_lora(make_neox(), target_modules="all-linear").train()
+    rows, objective = with_equal_prompts(make_rows(6), True), OBJECTIVES["aot"]()
+    expected = plain_autograd(model, rows, objective, True)
+    for limit in LIMITS.values():
+        options: dict[str, Any] = {"layout": PrefixShared(least=1), "strategy": strategy}
+        assert_same(engine_step(model, rows, objective, True, limit, **options), expected, 1e-10)

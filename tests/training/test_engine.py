@@ -38,9 +38,9 @@ def test_one_forward_pass_where_one_is_enough(make_llama, make_rows, monkeypatch
     """DPO in micro-batches and AOT in one need one pass per row; for cut-up AOT see test_strategies.py."""
     counted: list[int] = []
 
-    def counting(model, rows):
+    def counting(model, rows, layout):
         counted.append(len(rows))
-        return score_rows(model, rows)
+        return score_rows(model, rows, layout)
 
     monkeypatch.setattr("distal.training.strategies.base.score_rows", counting)
     model, rows = make_llama(), make_rows(4)

@@ -32,9 +32,9 @@ def passes(monkeypatch):
     """Counts rows that pass through the model: without gradient, with gradient."""
     counted = {"without": 0, "with": 0}
 
-    def counting(model, rows):
+    def counting(model, rows, layout):
         counted["with" if torch.is_grad_enabled() else "without"] += len(rows)
-        return score_rows(model, rows)
+        return score_rows(model, rows, layout)
 
     monkeypatch.setattr("distal.training.strategies.base.score_rows", counting)
     return counted

@@ -75,6 +75,24 @@ def test_six_steps_end_alike_for_every_micro_batch(run, objective, dtype, tolera
     assert distance(ends[1], ends[2]) <= tolerance
 
 
+def test_six_steps_end_alike_for_every_layout(run, make_pairs):
+    """From rewards of zero: policy and reference are laid out alike. Prompts are long enough to be shared."""
+    data = [{**pair, "prompt": f"{pair['prompt']} {'w7 w9 ' * 10}".strip()} for pair in make_pairs(N_PAIRS)]
+    trainers = {
+        layout: run(data=data, layout=layout, tokens_per_micro_batch=150, strategy="recompute")
+        for layout in ("padded", "packed", "prefix_shared", "auto")
+    }
+    ends = {layout: weights(trainer) for layout, trainer in trainers.items()}
+    assert trainers["auto"].layout.name == "prefix_shared"
+    for layout in ("packed", "prefix_shared", "auto"):
+        assert distance(ends[layout], ends["padded"]) <= 1e-5
+    for trainer in trainers.values():
+        first = trainer.state.log_history[0]
+        assert first["rewards/chosen"] == 0
+        assert first["rewards/rejected"] == 0
+        assert trainer.evaluate(trainer.train_dataset)["eval_rewards/margins"] != 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_unpaired_rows_end_alike_for_every_micro_batch(run, make_samples, dtype):
     ends = [

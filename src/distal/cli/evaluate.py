@@ -78,6 +78,9 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     tokens_per_batch: Annotated[
         int, typer.Option(help="Tokens per forward pass.", rich_help_panel=_DATA)
     ] = 8192,
+    layout: Annotated[
+        str, typer.Option(help="auto, padded, packed or prefix_shared; speed only.", rich_help_panel=_DATA)
+    ] = "auto",
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.", rich_help_panel=_RESULT)
     ] = 0.95,
@@ -128,6 +131,7 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
         truncation=truncation,
         on_bad_rows=on_bad_rows,
         tokens_per_batch=tokens_per_batch,
+        layout=layout,
         confidence=confidence,
         resamples=resamples,
         seed=seed,

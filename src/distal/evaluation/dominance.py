@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from distal.errors import DataError
 from distal.evaluation.certificate import CertificateOptions, check_options, dominance_certificate
 from distal.evaluation.records import DominanceCertificate
-from distal.scoring import Reference, compute_dtype, score_dataset, score_noise
+from distal.scoring import Layout, Reference, choose_layout, compute_dtype, score_dataset, score_noise
 from distal.types import RowSource, TokenRow
 
 __all__ = ["certificate_from_scores", "evaluate_dominance"]
@@ -24,6 +25,7 @@ def evaluate_dominance(
     dataset: RowSource,
     *,
     tokens_per_batch: int = 8192,
+    layout: Layout | str = "auto",
     autocast_dtype: torch.dtype | None = None,
     progress: bool = True,
     shared: bool = False,
@@ -37,7 +39,8 @@ def evaluate_dominance(
         model: the aligned causal language model.
         reference: the model that rewards are measured against; None where the data holds reference scores.
         dataset: held-out tokenised preferences, paired or unpaired.
-        tokens_per_batch: padded tokens per forward pass; memory and speed only.
+        tokens_per_batch: tokens per forward pass, with padding; memory and speed only.
+        layout: how rows are laid out in it, or a name for `choose_layout`; memory and speed only.
         autocast_dtype: mixed precision for both models, None for their own type.
         progress: whether to show progress bars.
         shared: share the forward passes out over the ranks; then all of them must call this.
@@ -58,26 +61,26 @@ def evaluate_dominance(
             "the held-out data set is empty, so there is nothing to evaluate; give it at least 2 rows"
         )
 
-    def scores_of(scored: nn.Module, name: str) -> NDArray[Any]:
+    def scores_of(scored: nn.Module, name: str, layout: Layout) -> NDArray[Any]:
         label = f"scoring the {name}" if progress else None
         return score_dataset(
             scored,
             dataset,
             tokens_per_batch=tokens_per_batch,
+            layout=layout,
             autocast_dtype=autocast_dtype,
             progress=label,
             shared=shared,
         )
 
-    if reference is None:
-        reference_scores = _known_reference_scores(rows)
-    elif isinstance(reference, nn.Module):
-        reference_scores = scores_of(reference, "reference")
-    else:
-        with reference.active() as active:
-            reference_scores = scores_of(active, "reference")
+    with _active(reference) as active:
+        if isinstance(layout, str):
+            models = [model] if active is None or active is model else [model, active]
+            layout = choose_layout(layout, models, autocast_dtype=autocast_dtype)
+        known = active is None
+        reference_scores = _known_reference_scores(rows) if known else scores_of(active, "reference", layout)
     return certificate_from_scores(
-        scores_of(model, "policy"),
+        scores_of(model, "policy", layout),
         reference_scores,
         np.array([row.desirable for row in rows]),
         paired=dataset.kind == "paired",
@@ -144,6 +147,15 @@ def certificate_from_scores(
     return dominance_certificate(
         rewards[desirable], rewards[~desirable], paired=paired, margins=margins, **options
     )
+
+
+def _active(
+    reference: nn.Module | Reference | None,
+) -> AbstractContextManager[nn.Module | None]:
+    """The model that computes the reference's scores, while open; None where they are known."""
+    if reference is None or isinstance(reference, nn.Module):
+        return nullcontext(reference)
+    return reference.active()
 
 
 def _known_reference_scores(rows: list[TokenRow]) -> NDArray[np.float64]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from distal.scoring.batching import cut_by_count, cut_by_tokens
+from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
 from distal.scoring.cache import ScoreCache, default_cache_dir
+from distal.scoring.choosing import LAYOUT_NAMES, LayoutName, choose_layout, why_padded
 from distal.scoring.dataset import DatasetRows, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
-from distal.scoring.layouts import PaddedBatch, pad_rows
+from distal.scoring.layouts import PACKED, PADDED, PREFIX_SHARED, LaidOutBatch, Layout, PrefixShared, pad_rows
 from distal.scoring.logprobs import mean_token_entropy, score_rows, token_log_probs, unwrap
 from distal.scoring.precision import compute_dtype, score_noise
 from distal.scoring.reference import (
@@ -21,15 +22,23 @@ from distal.scoring.reference import (
 from distal.scoring.sharing import collective_device, in_parallel, rank_and_world
 
 __all__ = [
+    "LAYOUT_NAMES",
+    "PACKED",
+    "PADDED",
+    "PREFIX_SHARED",
     "AdapterOff",
     "AdapterSnapshot",
     "DatasetRows",
     "FrozenModel",
     "InitialPolicy",
-    "PaddedBatch",
+    "LaidOutBatch",
+    "Layout",
+    "LayoutName",
+    "PrefixShared",
     "Reference",
     "ScoreCache",
     "autocast",
+    "choose_layout",
     "choose_reference",
     "collective_device",
     "compute_dtype",
@@ -38,6 +47,7 @@ __all__ = [
     "default_cache_dir",
     "in_parallel",
     "mean_token_entropy",
+    "pack_by_tokens",
     "pad_rows",
     "rank_and_world",
     "reference_scores",
@@ -48,4 +58,5 @@ __all__ = [
     "token_log_probs",
     "unwrap",
     "weights_fingerprint",
+    "why_padded",
 ]

@@ -12,7 +12,7 @@ from torch import nn
 
 from distal.errors import NonFiniteError
 from distal.progress import track
-from distal.scoring.batching import cut_by_tokens
+from distal.scoring.layouts import PADDED, Layout
 from distal.scoring.logprobs import score_rows
 from distal.scoring.sharing import rank_and_world, share_of, sum_over_ranks
 from distal.types import RowSource, TokenRow
@@ -20,7 +20,7 @@ from distal.types import RowSource, TokenRow
 __all__ = ["DEFAULT_TOKENS_PER_BATCH", "DatasetRows", "autocast", "score_dataset", "score_row_list"]
 
 DEFAULT_TOKENS_PER_BATCH = 8192
-"""Padded tokens of one forward pass without gradient."""
+"""Token places of one forward pass without gradient."""
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
@@ -60,6 +60,7 @@ def score_dataset(
     dataset: RowSource,
     *,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    layout: Layout = PADDED,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = "scoring",
     shared: bool = False,
@@ -69,7 +70,8 @@ def score_dataset(
     Args:
         model: a causal language model; its training mode is put back afterwards.
         dataset: tokenised preferences of any kind.
-        tokens_per_batch: padded tokens per forward pass; memory and speed only.
+        tokens_per_batch: token places per forward pass; memory and speed only.
+        layout: how rows are laid out in it; the same for policy and reference.
         autocast_dtype: mixed precision, None for the model's own type.
         progress: what the progress bar says; None for silence.
         shared: share the forward passes out over the ranks; then all of them must call this, and all get all scores.
@@ -85,6 +87,7 @@ def score_dataset(
         model,
         DatasetRows(dataset),
         tokens_per_batch=tokens_per_batch,
+        layout=layout,
         autocast_dtype=autocast_dtype,
         progress=progress,
         shared=shared,
@@ -96,6 +99,7 @@ def score_row_list(
     rows: Sequence[TokenRow],
     *,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    layout: Layout = PADDED,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = None,
     shared: bool = False,
@@ -103,15 +107,15 @@ def score_row_list(
     """`score_dataset` for rows at hand: (len(rows),) scores in the order of the rows."""
     scores = np.zeros(len(rows), dtype=_score_type(model))
     lengths = rows.lengths if isinstance(rows, DatasetRows) else [len(row.input_ids) for row in rows]
-    groups = cut_by_tokens(lengths, tokens_per_batch)
+    groups = layout.cut_by_tokens(rows, 1, tokens_per_batch)
     groups, counted = share_of(groups) if shared and groups else (groups, len(groups))
     device = next(model.parameters()).device
-    with _evaluating(model), torch.no_grad(), autocast(device, autocast_dtype):
+    with evaluating(model), torch.no_grad(), autocast(device, autocast_dtype):
         shown = progress if not shared or rank_and_world()[0] == 0 else None
         # Weighing by tokens makes the estimate honest although the longest groups come first.
         weights = [sum(lengths[i] for i in group) for group in groups]
         for number, group in enumerate(track(groups, shown, weights=weights)):
-            found = score_rows(model, [rows[i] for i in group])
+            found = score_rows(model, [rows[i] for i in group], layout)
             if number < counted:
                 scores[group] = found.cpu().numpy()
     if shared:
@@ -137,7 +141,8 @@ def refuse_non_finite(scores: np.ndarray, rows: Sequence[TokenRow]) -> None:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Evaluation mode while open."""
     was_training = model.training
     model.eval()
     try:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distal.errors import ModelError
-from distal.scoring.layouts import PaddedBatch, pad_rows
+from distal.scoring.attention import attending_to, unwrap
+from distal.scoring.layouts import PADDED, LaidOutBatch, Layout, pad_rows
 from distal.types import TokenRow
 
 __all__ = ["mean_token_entropy", "score_rows", "token_log_probs", "unwrap"]
@@ -42,20 +43,22 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
-def score_rows(model: nn.Module, rows: Sequence[TokenRow]) -> Tensor:
+def score_rows(model: nn.Module, rows: Sequence[TokenRow], layout: Layout = PADDED) -> Tensor:
     """Scores of all rows from one forward pass, differentiable in the model's parameters.
 
     Args:
         model: a causal language model, possibly wrapped (DDP, PEFT).
-        rows: B rows; they are padded to the longest, so give rows of similar length.
+        rows: R rows.
+        layout: how they are laid out; with padding, give rows of similar length. Other layouts are for models that
+            `choose_layout` found to be right with them.
 
     Returns:
-        (B,) summed completion log-probabilities, nats, float32 (float64 for a float64 model).
+        (R,) summed completion log-probabilities, nats, float32 (float64 for a float64 model).
 
     Raises:
         ModelError: the model has no language-model head through which its logits pass.
     """
-    batch = pad_rows(rows, device=_device(model))
+    batch = layout.lay_out(rows, device=_device(model))
     return batch.sum_by_row(token_log_probs(_completion_logits(model, batch), batch.targets))
 
 
@@ -83,10 +86,19 @@ def mean_token_entropy(model: nn.Module, rows: Sequence[TokenRow]) -> float:
     return total / count
 
 
-def _completion_logits(model: nn.Module, batch: PaddedBatch) -> Tensor:
-    """(N, vocabulary) logits at the positions that predict a completion token."""
-    with _head_reads_only(batch.prediction_mask, _head(model)):
-        output = model(input_ids=batch.input_ids, attention_mask=_mask(batch), use_cache=False)
+def _forward(model: nn.Module, batch: LaidOutBatch) -> Any:
+    if batch.segments is None:
+        # Without padding a plain causal mask does; passing none lets the model take its fastest attention kernel.
+        mask = None if batch.attention_mask is None else batch.attention_mask.long()
+        return model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)
+    with attending_to(model, batch.segments) as given:
+        return model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **given)
+
+
+def _completion_logits(model: nn.Module, batch: LaidOutBatch) -> Tensor:
+    """(N, vocabulary) logits at the places that predict a completion token."""
+    with _head_reads_only(batch, _head(model)):
+        output = _forward(model, batch)
     logits = cast(Tensor, output.logits)
     if logits.ndim != 2 or logits.shape[0] != batch.targets.shape[0]:
         raise ModelError(
@@ -97,22 +109,8 @@ def _completion_logits(model: nn.Module, batch: PaddedBatch) -> Tensor:
     return logits
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside data-parallel and compilation wrappers (a PEFT model stays a PEFT model)."""
-    while True:
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _mask(batch: PaddedBatch) -> Tensor | None:
-    # Without padding a plain causal mask does; passing none lets the model take its fastest attention kernel.
-    return batch.attention_mask.long() if batch.is_padded else None
 
 
 def _head(model: nn.Module) -> nn.Module:
@@ -127,20 +125,24 @@ def _head(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _head_reads_only(mask: Tensor, head: nn.Module) -> Generator[None]:
-    """While open, the head sees the (N, hidden) states where the (B, T) mask is True instead of all (B, T, hidden)."""
+def _head_reads_only(batch: LaidOutBatch, head: nn.Module) -> Generator[None]:
+    """While open, the head sees the (N, hidden) states at the batch's predictions instead of all (B, T, hidden)."""
 
     def select(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = args[0]
-        if hidden.shape[:2] != mask.shape:
-            raise ModelError(
-                f"the head received hidden states of shape {tuple(hidden.shape)} for a batch of shape "
-                f"{tuple(mask.shape)}; such architectures cannot be scored yet"
-            )
-        return (hidden[mask], *args[1:])
+        return (_at(batch, args[0]), *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _at(batch: LaidOutBatch, hidden: Tensor) -> Tensor:
+    """(N, hidden) states at the places that predict a completion token."""
+    if hidden.shape[:2] != batch.input_ids.shape:
+        raise ModelError(
+            f"the head received hidden states of shape {tuple(hidden.shape)} for a batch of shape "
+            f"{tuple(batch.input_ids.shape)}; such architectures cannot be scored yet"
+        )
+    return hidden.flatten(0, 1)[batch.predictions]

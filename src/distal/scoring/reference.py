@@ -23,9 +23,11 @@ import torch
 from torch import nn
 
 from distal.errors import CacheError, ModelError
+from distal.scoring.attention import attention_name
 from distal.scoring.cache import ScoreCache, default_cache_dir
 from distal.scoring.dataset import DEFAULT_TOKENS_PER_BATCH, score_dataset
 from distal.scoring.fingerprint import weights_fingerprint
+from distal.scoring.layouts import PADDED, Layout
 from distal.scoring.sharing import from_first_rank, rank_and_world
 from distal.types import RowSource
 
@@ -199,12 +201,13 @@ def choose_reference(policy: nn.Module, ref_model: nn.Module | None, *, new_adap
     return AdapterOff(policy) if new_adapter else AdapterSnapshot(policy)
 
 
-def reference_scores(
+def reference_scores(  # noqa: PLR0913 - most of them say how to compute, and have defaults
     reference: Reference | nn.Module,
     dataset: RowSource,
     *,
     cache_dir: str | Path | None = None,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    layout: Layout = PADDED,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = "scoring the reference",
     warn: Callable[[str], None] = lambda message: None,
@@ -216,7 +219,8 @@ def reference_scores(
         reference: a `Reference`, or a model.
         dataset: tokenised preferences with a `fingerprint`.
         cache_dir: folder of the score cache; None for `default_cache_dir()`.
-        tokens_per_batch: padded tokens per forward pass; memory and speed only, not part of the key.
+        tokens_per_batch: token places per forward pass; memory and speed only, not part of the key.
+        layout: how rows are laid out in it; the policy's, so that rewards before the first step are zero.
         autocast_dtype: mixed precision; the same as the policy's, or step-0 rewards will not be zero.
         progress: what the progress bar says; None for silence.
         warn: called with a message when a damaged entry is thrown away and recomputed.
@@ -237,7 +241,8 @@ def reference_scores(
             rows=rows,
             autocast=str(autocast_dtype),
             device=next(model.parameters()).device.type,
-            attention=str(getattr(getattr(model, "config", None), "_attn_implementation", None)),
+            attention=attention_name(model),
+            **({} if layout == PADDED else {"layout": layout.name}),
         )
         n_rows = len(dataset) * (2 if dataset.kind == "paired" else 1)
         known = _cached(cache, key, n_rows, warn) if first else None
@@ -249,6 +254,7 @@ def reference_scores(
             model,
             dataset,
             tokens_per_batch=tokens_per_batch,
+            layout=layout,
             autocast_dtype=autocast_dtype,
             progress=progress,
             shared=shared,

@@ -15,6 +15,7 @@ from distal.data.truncation import Truncation
 from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
 from distal.objectives.streaming import check_streamable
+from distal.scoring import LAYOUT_NAMES, LayoutName
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
@@ -139,7 +140,11 @@ class AlignmentConfig(TrainingArguments):
     )
     tokens_per_micro_batch: int | None = _option(
         None,
-        f"Padded tokens in one forward pass (default {DEFAULT_TOKENS_PER_MICRO_BATCH}). Memory and speed only.",
+        f"Tokens in one forward pass, with padding (default {DEFAULT_TOKENS_PER_MICRO_BATCH}). Memory and speed only.",
+    )
+    layout: LayoutName = _option(
+        "auto",
+        "How rows are laid out: auto (tries and chooses), padded, packed, prefix_shared. Speed and memory only.",
     )
     strategy: Strategy = _option(
         "auto",
@@ -180,7 +185,7 @@ class AlignmentConfig(TrainingArguments):
         None, "Folder of the reference-score cache; None for $DISTAL_CACHE or the user's cache folder."
     )
     reference_tokens_per_batch: int = _option(
-        8192, "Padded tokens per forward pass when scoring without gradient."
+        8192, "Tokens per forward pass, with padding, when scoring without gradient."
     )
     check_initial_policy: bool = _option(
         True, "Before training, check that policy and reference score alike (rewards 0, logistic loss log 2)."
@@ -291,6 +296,7 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")
         choices = {
             "objective": objective_names(),
+            "layout": LAYOUT_NAMES,
             "strategy": get_args(Strategy),
             "order_statistics": ("batch", "stream"),
             "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
@@ -306,6 +312,8 @@ class AlignmentConfig(TrainingArguments):
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
                 "set batch or none"
             )
+        if self.torch_compile and self.layout not in ("auto", "padded"):
+            raise ConfigError(f"layout: {self.layout} does not go with torch_compile; set padded")
         self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from distal.errors import NonFiniteError
 from distal.objectives import Objective
-from distal.scoring import compute_dtype
+from distal.scoring import PADDED, Layout, compute_dtype
 from distal.training.batch import ScoredBatch, without_rounding
 from distal.training.cutting import MicroBatchLimit
 from distal.training.metrics import batch_metrics, defined
-from distal.training.ranks import padded_to_all_ranks, without_sync
+from distal.training.ranks import without_sync
 from distal.training.strategies import (
     Auto,
     Budget,
@@ -83,6 +83,7 @@ class WholeBatchEngine:
         objective: from `distal.objectives.get_objective`.
         kind: of the data.
         limit: what one forward pass may hold.
+        layout: how rows are laid out in it; one that `choose_layout` found to be right with the model.
         strategy: `auto` takes the cheapest that is exact and fits.
         memory_budget: bytes that `retain` and `deferred` may keep; None to measure what is free.
         deferred_dtype: what `deferred` stores unit gradients in; None for the adapter's type.
@@ -106,6 +107,7 @@ class WholeBatchEngine:
         kind: DataKind,
         limit: MicroBatchLimit,
         *,
+        layout: Layout = PADDED,
         strategy: Strategy = "auto",
         memory_budget: int | None = None,
         deferred_dtype: torch.dtype | None = None,
@@ -123,6 +125,7 @@ class WholeBatchEngine:
             objective=objective,
             kind=kind,
             limit=limit,
+            layout=layout,
             autocast_dtype=autocast_dtype,
             world_size=world_size,
             sharded=sharded,
@@ -198,6 +201,4 @@ class WholeBatchEngine:
         return self._strategy.kept_bytes(self._step(model, rows))
 
     def _step(self, model: nn.Module, rows: Sequence[TokenRow]) -> Step:
-        # Ranks that ran different numbers of passes, or another strategy, would wait for each other for ever.
-        groups = padded_to_all_ranks(self.setting.limit.cut(self.setting.kind, rows))
-        return Step(self.setting, model, rows, groups)
+        return Step.of(self.setting, model, rows)

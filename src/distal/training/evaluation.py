@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distal.objectives import Objective
-from distal.scoring import DatasetRows, compute_dtype, score_row_list
+from distal.scoring import PADDED, DatasetRows, Layout, compute_dtype, score_row_list
 from distal.training.batch import local_batch, without_rounding
 from distal.training.metrics import batch_metrics
 from distal.types import RowSource
@@ -20,6 +20,7 @@ def evaluate_whole_set(
     objective: Objective,
     *,
     tokens_per_batch: int,
+    layout: Layout = PADDED,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = None,
 ) -> dict[str, float]:
@@ -29,7 +30,8 @@ def evaluate_whole_set(
         model: the policy.
         dataset: with reference scores.
         objective: applied once to all scores, as to one optimizer batch.
-        tokens_per_batch: padded tokens per forward pass; memory and speed only.
+        tokens_per_batch: token places per forward pass; memory and speed only.
+        layout: how rows are laid out in it.
         autocast_dtype: mixed precision, as in training.
         progress: what the progress bar says; None for silence.
 
@@ -41,6 +43,7 @@ def evaluate_whole_set(
         model,
         rows,
         tokens_per_batch=tokens_per_batch,
+        layout=layout,
         autocast_dtype=autocast_dtype,
         progress=progress,
         shared=True,

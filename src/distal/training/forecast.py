@@ -98,8 +98,8 @@ def forecast(trainer: AlignmentTrainer) -> Forecast:
     base = max(0, before - weights)
     one = max(0, peak.bytes - base - weights - gradients - moments - kept_in_trial)
     memory = {"process": base, **known, "one micro-batch": one}
-    tokens = [_padded_tokens(trainer, rows) for rows in batches]
-    per_step = seconds / _padded_tokens(trainer, trial) * (sum(tokens) / len(tokens)) + seconds_optimizer
+    tokens = [_all_places(trainer, rows) for rows in batches]
+    per_step = seconds / _all_places(trainer, trial) * (sum(tokens) / len(tokens)) + seconds_optimizer
     steps = _steps(trainer)
     return Forecast(
         device=str(device),
@@ -121,24 +121,25 @@ def _batches(trainer: AlignmentTrainer) -> Iterator[list[TokenRow]]:
 
 
 def _groups(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> list[list[int]]:
-    return trainer.engine.setting.limit.cut(trainer.engine.setting.kind, rows)
+    setting = trainer.engine.setting
+    return setting.limit.cut(setting.kind, rows, setting.layout)
 
 
-def _padded(rows: Sequence[TokenRow], group: Sequence[int]) -> int:
-    return len(group) * max(len(rows[i].input_ids) for i in group)
+def _places(trainer: AlignmentTrainer, rows: Sequence[TokenRow], group: Sequence[int]) -> int:
+    return trainer.engine.setting.layout.places([rows[i] for i in group])
 
 
-def _padded_tokens(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> int:
-    return sum(_padded(rows, group) for group in _groups(trainer, rows))
+def _all_places(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> int:
+    return sum(_places(trainer, rows, group) for group in _groups(trainer, rows))
 
 
 def _largest(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> int:
-    return max(_padded(rows, group) for group in _groups(trainer, rows))
+    return max(_places(trainer, rows, group) for group in _groups(trainer, rows))
 
 
 def _trial_rows(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> list[TokenRow]:
     """The rows of micro-batches of all sizes, evenly from the largest to the smallest."""
-    groups = sorted(_groups(trainer, rows), key=lambda group: -_padded(rows, group))
+    groups = sorted(_groups(trainer, rows), key=lambda group: -_places(trainer, rows, group))
     tried = min(_MICRO_BATCHES_TRIED, len(groups))
     chosen = [round(k * (len(groups) - 1) / max(1, tried - 1)) for k in range(tried)]
     return [rows[i] for k in chosen for i in sorted(groups[k])]
@@ -194,6 +195,7 @@ def _seconds_per_scored_token(trainer: AlignmentTrainer, rows: Sequence[TokenRow
         model,
         rows,
         tokens_per_batch=trainer.args.reference_tokens_per_batch,
+        layout=trainer.layout,
         autocast_dtype=trainer.args.autocast_dtype,
     )
     return (_now(trainer) - start) / sum(len(row.input_ids) for row in rows)

@@ -112,10 +112,11 @@ class GuardedTrainer(ResumableTrainer):
         model: Any = self.model
         model.zero_grad()  # makes room; the run is over
         if step is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            groups = self.args.micro_batch_limit.cut(step.batch.kind, rows)
+            layout = self.engine.setting.layout
+            groups = self.args.micro_batch_limit.cut(step.batch.kind, rows, layout)
             weights = step.coefficients[step.batch.local]
             try:
-                bad = rows_with_bad_gradient(model, rows, weights, groups, self.args.autocast_dtype)
+                bad = rows_with_bad_gradient(model, rows, weights, groups, self.args.autocast_dtype, layout)
             except RuntimeError:  # some ways of checkpointing activations refuse it; then all rows are named
                 logger.debug("rows could not be tried one by one", exc_info=True)
         return blame(bad, rows)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distal.errors import NonFiniteError, ReferenceMismatchError
-from distal.scoring import autocast, compute_dtype, score_noise, score_rows
+from distal.scoring import PADDED, Layout, autocast, compute_dtype, score_noise, score_rows
 from distal.types import RowSource, TokenRow
 
 __all__ = [
@@ -30,7 +30,12 @@ _NAMED = 20
 
 
 def check_initial_policy(
-    model: nn.Module, dataset: RowSource, autocast_dtype: torch.dtype | None, *, n_units: int = 4
+    model: nn.Module,
+    dataset: RowSource,
+    autocast_dtype: torch.dtype | None,
+    layout: Layout = PADDED,
+    *,
+    n_units: int = 4,
 ) -> None:
     """Hold the policy, ready to train, to the reference scores of the first units of its data.
 
@@ -44,7 +49,7 @@ def check_initial_policy(
     was_training = model.training
     model.train()
     with torch.no_grad(), autocast(next(model.parameters()).device, autocast_dtype):
-        policy = score_rows(model, rows).double().cpu().numpy()
+        policy = score_rows(model, rows, layout).double().cpu().numpy()
     model.train(was_training)
     noise = score_noise(compute_dtype(model, autocast_dtype), [row.completion_length for row in rows])
     tolerance = _NOISE_ALLOWED * noise
@@ -87,6 +92,7 @@ def rows_with_bad_gradient(
     weights: Tensor,
     groups: Iterable[Sequence[int]],
     autocast_dtype: torch.dtype | None = None,
+    layout: Layout = PADDED,
 ) -> list[TokenRow]:
     """The rows whose own part of the gradient, `c_i ds_i/dtheta`, is NaN or infinite.
 
@@ -99,13 +105,14 @@ def rows_with_bad_gradient(
         weights: (len(rows),) coefficients as they were applied.
         groups: row indices of each micro-batch.
         autocast_dtype: mixed precision, as in training.
+        layout: of the micro-batches, as in training.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device
 
     def bad(indices: Sequence[int]) -> bool:
         with autocast(device, autocast_dtype):
-            scores = score_rows(model, [rows[i] for i in indices])
+            scores = score_rows(model, [rows[i] for i in indices], layout)
         loss = (scores * weights[list(indices)].to(scores)).sum()
         gradients: Sequence[Tensor] = torch.autograd.grad(
             loss, parameters, allow_unused=True, materialize_grads=True

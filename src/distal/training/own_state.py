@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distal.scoring import Layout
 from distal.training.guarding import GuardedTrainer
 from distal.training.strategies import Choice
 from distal.training.stream import OrderStatistics
@@ -25,12 +26,18 @@ class StatefulTrainer(GuardedTrainer):
         """The running laws under `order_statistics: stream`, None otherwise."""
         raise NotImplementedError
 
+    @property
+    def layout(self) -> Layout:
+        """How rows are laid out."""
+        raise NotImplementedError
+
     def strategy_basis(self) -> dict[str, Any]:
         """Options that say how large graphs and unit gradients are, in a form for JSON."""
         args = self.args
         return {
             "micro_batch_size": args.micro_batch_limit.units,
             "tokens_per_micro_batch": args.micro_batch_limit.tokens,
+            "layout": self.layout.name,
             "deferred_dtype": args.deferred_dtype,
             "gradient_checkpointing": bool(
                 args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)

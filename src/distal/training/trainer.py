@@ -28,12 +28,12 @@ from distal.scoring import (
     weights_fingerprint,
 )
 from distal.training.config import AlignmentConfig
-from distal.training.counting import RowCountingTrainer
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
 from distal.training.exchange import GradientExchange, gradient_exchange
 from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
+from distal.training.laying_out import LayoutTrainer
 from distal.training.loading import LateRows, StepLoader
 from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
 from distal.training.own_state import StatefulTrainer
@@ -45,7 +45,7 @@ __all__ = ["AlignmentTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
+class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
     """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
 
     Args:
@@ -123,10 +123,6 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
     def _policy(self) -> nn.Module:
         return cast(nn.Module, self.model)
 
-    @property
-    def _tokenizer(self) -> Any:
-        return self.processing_class
-
     # ------------------------------------------------------------------ data
 
     def _prepare(
@@ -188,7 +184,8 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
             named = self.eval_dataset[named]
         if named is None:
             raise ConfigError("eval_dataset: evaluate() needs one")
-        dataset = self._prepare(named, "eval", self.args, self._tokenizer)
+        tokenizer: Any = self.processing_class
+        dataset = self._prepare(named, "eval", self.args, tokenizer)
         return DataLoader(dataset, batch_size=1, collate_fn=collate_units)
 
     def _train_data(self) -> TokenizedPreferences:
@@ -282,6 +279,7 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
             dataset,
             cache_dir=self.args.reference_cache_dir,
             tokens_per_batch=self.args.reference_tokens_per_batch,
+            layout=self.layout,
             autocast_dtype=self.args.autocast_dtype,
             progress=None if self.args.disable_tqdm else f"reference scores ({name})",
             warn=logger.warning,
@@ -292,7 +290,7 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
     def _check_start(self) -> None:
         comparable = self.reference.derived_from_policy and not has_dropout(self._policy)
         if self.args.check_initial_policy and comparable:
-            check_initial_policy(self._policy, self._train_data(), self.args.autocast_dtype)
+            check_initial_policy(self._policy, self._train_data(), self.args.autocast_dtype, self.layout)
 
     def _reference_leaves(self) -> None:
         """From here on the policy moves: a reference that is the initial policy cannot be asked again."""
@@ -307,6 +305,7 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
                 self.objective,
                 self._train_data().kind,
                 self.args.micro_batch_limit,
+                layout=self.layout,
                 strategy=self.args.strategy,
                 memory_budget=self.args.memory_budget,
                 deferred_dtype=self.args.unit_gradient_dtype,
@@ -380,6 +379,7 @@ class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
             dataset,
             self.objective,
             tokens_per_batch=self.args.reference_tokens_per_batch,
+            layout=self.layout,
             autocast_dtype=self.args.autocast_dtype,
             progress=None if self.args.disable_tqdm else description.lower(),
         )

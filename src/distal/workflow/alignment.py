@@ -269,6 +269,7 @@ def _publish(
         None,
         held_out,
         tokens_per_batch=training.reference_tokens_per_batch,
+        layout=trainer.layout,
         autocast_dtype=training.autocast_dtype,
         progress=not training.disable_tqdm,
         shared=True,

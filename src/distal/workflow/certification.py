@@ -14,6 +14,7 @@ from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
 from distal.errors import ConfigError, OutputError
 from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report.figures import plot_reward_quantiles
+from distal.scoring import LAYOUT_NAMES
 from distal.scoring.loading import check_vocabulary, is_adapter, load_model, load_tokenizer
 from distal.scoring.reference import AdapterOff
 from distal.workflow.preparation import read_chat_template
@@ -38,7 +39,8 @@ class CertifyOptions:
         max_length: longest prompt plus completion, tokens.
         truncation: drop, error, truncate_prompt or truncate_completion.
         on_bad_rows: drop or error.
-        tokens_per_batch: padded tokens per forward pass; memory and speed only.
+        tokens_per_batch: tokens per forward pass, with padding; memory and speed only.
+        layout: auto, padded, packed or prefix_shared; memory and speed only.
         confidence: of the intervals.
         resamples: bootstrap resamples.
         seed: of the resamples.
@@ -62,6 +64,7 @@ class CertifyOptions:
     truncation: str = "drop"
     on_bad_rows: str = "drop"
     tokens_per_batch: int = 8192
+    layout: str = "auto"
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 0
@@ -76,6 +79,8 @@ class CertifyOptions:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"{name} must be at least {value}; got {getattr(self, name)}.")
+        if self.layout not in LAYOUT_NAMES:
+            raise ConfigError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {self.layout!r}.")
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence must lie between 0 and 1; got {self.confidence}.")
         if self.output is None and self.plot is None and self.overwrite:
@@ -132,6 +137,7 @@ def certify(
         reference,
         data,
         tokens_per_batch=options.tokens_per_batch,
+        layout=options.layout,
         progress=options.progress,
         confidence=options.confidence,
         resamples=options.resamples,

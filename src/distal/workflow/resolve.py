@@ -56,6 +56,7 @@ _NOT_THE_RUN = frozenset(
         *(
             "micro_batch_size",
             "tokens_per_micro_batch",
+            "layout",
             "strategy",
             "memory_budget_gib",
             "deferred_dtype",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from distal.errors import ConfigError
 from distal.objectives import Objective, ObjectiveOutput
-from distal.scoring import autocast, score_rows
+from distal.scoring import PADDED, Layout, autocast, score_rows
 from distal.training.batch import ScoredBatch, gather_batch, refuse_non_finite, rows_per_unit
 from distal.training.cutting import MicroBatchLimit
-from distal.training.ranks import FILLER
+from distal.training.ranks import FILLER, padded_to_all_ranks
 from distal.training.strategies.choice import Choice
 from distal.training.strategies.randomness import RngState
 from distal.types import DataKind, TokenRow
@@ -32,6 +32,7 @@ class Setting:
         objective: from `distal.objectives.get_objective`.
         kind: of the data.
         limit: what one forward pass may hold.
+        layout: how rows are laid out in it.
         autocast_dtype: mixed precision, None for the model's own type.
         world_size: ranks over which data parallelism averages gradients.
         sharded: parameters or gradients are shared out over the ranks (FSDP, ZeRO): every forward and backward
@@ -44,6 +45,7 @@ class Setting:
     objective: Objective
     kind: DataKind
     limit: MicroBatchLimit
+    layout: Layout = PADDED
     autocast_dtype: torch.dtype | None = None
     world_size: int = 1
     sharded: bool = False
@@ -117,9 +119,23 @@ class Step:
         """Whether no micro-batch of this rank can know its coefficients alone."""
         return self.setting.objective.couples_batch and len(self.groups) > 1
 
-    def padded_tokens(self, group: Sequence[int]) -> int:
-        """Places in the forward pass of a micro-batch, padding included."""
-        return len(group) * max((len(self.rows[i].input_ids) for i in group), default=0)
+    def places(self, group: Sequence[int]) -> int:
+        """Token places in the forward pass of a micro-batch, padding included."""
+        return self.setting.layout.places([self.rows[i] for i in group])
+
+    @classmethod
+    def of(cls, setting: Setting, model: nn.Module, rows: Sequence[TokenRow]) -> Step:
+        """A rank's rows cut up; all ranks must call this together."""
+        # Ranks that ran different numbers of passes, or another strategy, would wait for each other for ever.
+        groups = padded_to_all_ranks(setting.limit.cut(setting.kind, rows, setting.layout))
+        return cls(setting, model, rows, groups)
+
+    def separable(self, width: int) -> Step:
+        """The same batch in a layout where units of `width` rows have no token places in common."""
+        layout = self.setting.layout.separable(width)
+        if layout == self.setting.layout:
+            return self
+        return Step.of(replace(self.setting, layout=layout), self.model, self.rows)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What the step computes gradients of."""
@@ -140,7 +156,9 @@ class Step:
         """One forward pass: (len(group),) scores of the rows with these indices."""
         with autocast(self.device, self.setting.autocast_dtype):
             # No scores of an empty group, but a graph: its backward pass adds zeros, in step with the other ranks.
-            return score_rows(self.model, [self.rows[i] for i in group] or [FILLER])[: len(group)]
+            return score_rows(self.model, [self.rows[i] for i in group] or [FILLER], self.setting.layout)[
+                : len(group)
+            ]
 
     def gather(self, scores: Sequence[Tensor]) -> ScoredBatch:
         """The whole batch over all ranks, from the scores of this rank's micro-batches in the order of `groups`.

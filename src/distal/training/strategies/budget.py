@@ -73,8 +73,8 @@ def bytes_of_all_graphs(step: Step) -> int:
     with step.unsynchronised():
         _, size = graph_bytes(step.model, lambda: step.score(group))
     state.put_back()
-    total = sum(step.padded_tokens(g) for g in step.groups)
-    return round(size * total / max(1, step.padded_tokens(group)))
+    total = sum(step.places(g) for g in step.groups)
+    return round(size * total / max(1, step.places(group)))
 
 
 def mib(size: int) -> str:

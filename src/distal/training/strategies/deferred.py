@@ -41,13 +41,14 @@ class Deferred:
         """
         step.refuse_sharded(self.name)
         width = unit_rows(step)
+        step = step.separable(width)
         gradients = self._buffer(step, width)
         scores: list[Tensor] = []
         with step.unsynchronised():
             for group in step.groups:
                 if not group or gradients.used + len(group) // width > gradients.capacity:
                     break
-                with gradients.record([step.rows[i] for i in group], width):
+                with gradients.record([step.rows[i] for i in group], width, step.setting.layout):
                     live = step.score(group)
                     step.setting.backward((live * _signs(live, width)).sum())
                 scores.append(live.detach())

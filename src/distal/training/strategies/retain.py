@@ -37,12 +37,12 @@ class Retain:
                 # The longest come first, so what a token took so far is no less than what it will take.
                 if not group:
                     break
-                if used + self._per_token * step.padded_tokens(group) > allowed:
+                if used + self._per_token * step.places(group) > allowed:
                     self._cut_short = True
                     break
                 scores, size = graph_bytes(step.model, lambda group=group: step.score(group))
                 used += size
-                self._per_token = max(self._per_token, size / step.padded_tokens(group))
+                self._per_token = max(self._per_token, size / step.places(group))
                 kept.append(scores)
         self._most = max(self._most, round(used))
         pending = score_without_gradient(step, step.groups[len(kept) :])
@@ -61,7 +61,7 @@ class Retain:
     def kept_bytes(self, step: Step) -> int:
         """The graphs that fit, but for the one that every forward pass has."""
         total = bytes_of_all_graphs(step)
-        one = total * step.padded_tokens(step.groups[0]) // max(1, sum(map(step.padded_tokens, step.groups)))
+        one = total * step.places(step.groups[0]) // max(1, sum(map(step.places, step.groups)))
         return max(0, min(total, self.budget.bytes(step)) - one)
 
     def choice(self) -> Choice | None:

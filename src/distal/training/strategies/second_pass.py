@@ -60,7 +60,8 @@ class Pending:
                 state for group, state in zip(self.groups, self.states, strict=True) if group
             ]
         if not any(self.states):
-            cut = step.setting.limit.cut_rows(step.setting.kind, step.rows, sorted(active))
+            setting = step.setting
+            cut = setting.limit.cut_rows(setting.kind, step.rows, sorted(active), setting.layout)
             return cut, [None] * len(cut)
         # The random numbers of a pass belong to all its rows: only whole passes can be left out.
         kept = [k for k, group in enumerate(self.groups) if any(coefficients[i] != 0 for i in group)]

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distal.errors import ModelError
+from distal.scoring import PADDED, Layout
 from distal.types import TokenRow
 
 __all__ = ["UnitGradients", "adapter_matrices"]
@@ -62,29 +63,32 @@ class _Group:
     """Where the units of the micro-batch under way stand."""
 
     first: int
-    n_units: int
-    n_positions: int  # padding included
-    n_predictions: list[int]  # of each unit
+    n_places: list[int]  # token places of each unit, padding included; one unit after the other
+    n_predictions: list[int]  # completion tokens of each unit
     written: set[int] = field(default_factory=set[int])
 
     @classmethod
-    def of(cls, first: int, rows: Sequence[TokenRow], rows_per_unit: int) -> _Group:
+    def of(cls, first: int, rows: Sequence[TokenRow], rows_per_unit: int, layout: Layout) -> _Group:
         """The units that these rows form."""
         starts = range(0, len(rows), rows_per_unit)
         predictions = [sum(row.completion_length for row in rows[i : i + rows_per_unit]) for i in starts]
-        longest = max(len(row.input_ids) for row in rows)
-        return cls(first, len(predictions), len(rows) * longest, predictions)
+        return cls(first, layout.unit_places(rows, rows_per_unit), predictions)
+
+    @property
+    def n_units(self) -> int:
+        """How many there are."""
+        return len(self.n_places)
 
     def by_unit(self, x: Tensor) -> Tensor:
         """(units, positions, features) of what a layer saw: all positions, or those before completion tokens."""
         flat = x.reshape(-1, x.shape[-1])
-        if flat.shape[0] == self.n_positions:
-            return flat.view(self.n_units, -1, flat.shape[1])
-        if flat.shape[0] == sum(self.n_predictions):
-            return nn.utils.rnn.pad_sequence(list(flat.split(self.n_predictions)), batch_first=True)
+        # A prompt has at least one token, so that a micro-batch has more places than completion tokens.
+        for of_each_unit in (self.n_places, self.n_predictions):
+            if flat.shape[0] == sum(of_each_unit):
+                return nn.utils.rnn.pad_sequence(list(flat.split(of_each_unit)), batch_first=True)
         raise ModelError(
             f"a LoRA layer received values of shape {tuple(x.shape)} for {self.n_units} units of together "
-            f"{self.n_positions} positions, and they cannot be told apart by unit. Use strategy: recompute."
+            f"{sum(self.n_places)} positions, and they cannot be told apart by unit. Use strategy: recompute."
         )
 
 
@@ -132,14 +136,17 @@ class UnitGradients:
         )
 
     @contextmanager
-    def record(self, rows: Sequence[TokenRow], rows_per_unit: int) -> Generator[None]:
+    def record(
+        self, rows: Sequence[TokenRow], rows_per_unit: int, layout: Layout = PADDED
+    ) -> Generator[None]:
         """While open, backward passes write each unit's gradient into the buffer, and none into `.grad`.
 
         Args:
-            rows: of one micro-batch, unit by unit, in the order of the forward pass; padded on the right.
+            rows: of one micro-batch, unit by unit, in the order of the forward pass.
             rows_per_unit: 2 to keep one gradient for a pair, 1 for one per row.
+            layout: of the forward pass; one in which units have no place in common.
         """
-        group = _Group.of(self.used, rows, rows_per_unit)
+        group = _Group.of(self.used, rows, rows_per_unit, layout)
         if self.used + group.n_units > self.capacity:
             raise ValueError(f"a buffer of {self.capacity} units cannot take {self.used + group.n_units}")
         before = [vars(linear).get("forward") for linear in self.matrices]

@@ -1,0 +1,372 @@
+"""Attention over segments: a model's own attention, asked for one segment at a time.
+
+Models of transformers look two functions up by the name of their attention implementation: one makes the mask from
+the model's rule of who may read whom (causal, sliding window, chunks), the other attends. Both are registered here
+under names of their own. While a forward pass over segments runs,
+
+- the mask is the model's rule evaluated at *positions*, which is what the rule means, not at places in the row. It is
+  made once, for one sequence as long as the longest, and each segment takes its part of it;
+- attention calls the model's own function on each segment with the keys that it reads, so that soft caps, sinks and
+  scales stay as their authors wrote them, and no work is done across segments. On CUDA, in half precision, one call
+  of a kernel for sequences of different lengths does the same.
+
+Without segments both do what the model would have done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distal.errors import ModelError
+from distal.scoring.segments import Segments, VarlenIndex
+
+__all__ = [
+    "SegmentedMask",
+    "VarlenKernel",
+    "attend_varlen",
+    "attending_to",
+    "attention_name",
+    "has_varlen_kernel",
+    "is_flash",
+    "is_known",
+    "unwrap",
+]
+
+_PREFIX = "distal_"
+_KNOWN = ("sdpa", "eager")
+_FLASH = "flash_attention"
+_HALF = (torch.bfloat16, torch.float16)
+_LARGEST_HEAD = 256
+"""Dimensions of a head that kernels for sequences of different lengths take."""
+
+_segments: ContextVar[Segments | None] = ContextVar("segments", default=None)
+
+
+class VarlenKernel(Protocol):
+    """Attention over sequences of different lengths, as `torch.nn.attention.varlen.varlen_attn` does it.
+
+    Query (T, heads, dimension), key and value (K, key heads, dimension); causal masks and windows are aligned at the
+    last query and the last key of each sequence.
+    """
+
+    def __call__(  # noqa: D102, PLR0913 - as above, and the signature is theirs
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cu_seq_q: Tensor,
+        cu_seq_k: Tensor,
+        max_q: int,
+        max_k: int,
+        /,
+        *,
+        scale: float | None,
+        window_size: tuple[int, int],
+        enable_gqa: bool,
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class SegmentedMask:
+    """What the layers of a model get in place of a mask.
+
+    Attributes:
+        segments: of the row.
+        window: how many positions a token sees, itself included; None for all before it. Only where `rule` is None.
+        rule: (L, L) bool over positions, for rules that are neither causal nor a window.
+        dtype: None for boolean masks, else the type of masks that are added to the attention's logits.
+        device: of the masks.
+    """
+
+    segments: Segments
+    window: int | None
+    rule: Tensor | None
+    dtype: torch.dtype | None
+    device: torch.device
+
+    @cached_property
+    def by_position(self) -> Tensor:
+        """(L, L) mask of one sequence as long as the longest."""
+        allowed = self.rule
+        if allowed is None:
+            positions = torch.arange(self.segments.n_positions, device=self.device)
+            distance = positions[:, None] - positions
+            allowed = distance >= 0
+            if self.window is not None:
+                allowed &= distance < self.window
+        if self.dtype is None:
+            return allowed
+        return torch.zeros(allowed.shape, dtype=self.dtype, device=self.device).masked_fill_(
+            ~allowed, torch.finfo(self.dtype).min
+        )
+
+    def of(self, segment: int) -> Tensor | None:
+        """(1, 1, n, m + n) mask of one segment; None where attention that is causal by itself does."""
+        offset, length = self.segments.offsets[segment], self.segments.lengths[segment]
+        plain = self.rule is None and (self.window is None or self.window >= offset + length)
+        if plain and offset == 0 and self.dtype is None:
+            return None
+        return self.by_position[None, None, offset : offset + length, : offset + length]
+
+    @cached_property
+    def varlen_index(self) -> VarlenIndex:
+        """Lengths and keys for a kernel that takes them all at once."""
+        return self.segments.varlen_index(self.device)
+
+
+@contextmanager
+def attending_to(model: nn.Module, segments: Segments) -> Generator[dict[str, Any]]:
+    """While open, forward passes of a model read one row made of these segments.
+
+    Args:
+        model: of transformers, possibly wrapped, with attention `sdpa` or `eager`; or, where no segment has a parent,
+            FlashAttention.
+        segments: of the row.
+
+    Yields:
+        What the forward pass must be given beside tokens and positions.
+
+    Raises:
+        ModelError: the model has another kind of attention.
+    """
+    device = next(model.parameters()).device
+    if is_flash(model):
+        yield _flash_arguments(segments, device)
+        return
+    _register()
+    configs = {
+        id(c): c for m in model.modules() if hasattr(c := getattr(m, "config", None), "_attn_implementation")
+    }
+    before = {key: _get(config) for key, config in configs.items()}
+    names = {key: name if name.startswith(_PREFIX) else _PREFIX + name for key, name in before.items()}
+    unknown = {name for name in names.values() if name.removeprefix(_PREFIX) not in _KNOWN}
+    if unknown or not configs:
+        raise ModelError(
+            f"segments need attention of the kind {' or '.join(_KNOWN)}, and this model has "
+            f"{', '.join(sorted(n.removeprefix(_PREFIX) for n in unknown)) or 'none that can be chosen'}"
+        )
+    for key, config in configs.items():
+        _set(config, names[key])
+    token = _segments.set(segments)
+    try:
+        # With a mask given, models do not look for several sequences in the positions: the segments say it all.
+        yield {"attention_mask": torch.ones(1, segments.n_tokens, dtype=torch.long, device=device)}
+    finally:
+        _segments.reset(token)
+        # Checkpointed layers run again in the backward pass, and look their attention up then.
+        if not (torch.is_grad_enabled() and _checkpointed(model)):
+            for key, config in configs.items():
+                _set(config, before[key])
+
+
+def attention_name(model: nn.Module) -> str:
+    """Name of a model's attention implementation, as its configuration had it at first."""
+    return _get(getattr(model, "config", None)).removeprefix(_PREFIX)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside data-parallel and compilation wrappers (a PEFT model stays a PEFT model)."""
+    while True:
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether a model's attention is of a kind that can be asked segment by segment."""
+    return attention_name(unwrap(model)) in _KNOWN
+
+
+def is_flash(model: nn.Module) -> bool:
+    """Whether a model's attention is FlashAttention as transformers calls it."""
+    return attention_name(unwrap(model)).startswith(_FLASH)
+
+
+def attend_varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    index: VarlenIndex,
+    *,
+    scale: float | None,
+    window: int | None,
+    kernel: VarlenKernel,
+) -> Tensor:
+    """Attention over all segments in one call: (1, heads, T, D) and (1, key heads, T, D) -> (1, T, heads, D)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    if index.keys is not None:
+        k, v = k[index.keys], v[index.keys]
+    found = kernel(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        index.queries_end,
+        index.keys_end,
+        index.longest_query,
+        index.longest_key,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return found[None]
+
+
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel for sequences of different lengths runs on a device, in a type of numbers."""
+    return device.type == "cuda" and dtype in _HALF and _varlen_kernel() is not None
+
+
+def _flash_arguments(segments: Segments, device: torch.device) -> dict[str, Any]:
+    """What FlashAttention in transformers takes in place of a mask."""
+    index = segments.varlen_index(device)
+    if index.keys is not None:
+        raise ModelError(
+            "FlashAttention as transformers calls it shares no prompts; use layout: packed, or attention sdpa"
+        )
+    return {
+        "attention_mask": None,
+        "cu_seq_lens_q": index.queries_end,
+        "cu_seq_lens_k": index.keys_end,
+        "max_length_q": index.longest_query,
+        "max_length_k": index.longest_key,
+    }
+
+
+@cache
+def _varlen_kernel() -> VarlenKernel | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn  # pyright: ignore[reportReturnType] - more arguments than are used here
+
+
+@cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    for kind in _KNOWN:
+        AttentionInterface.register(_PREFIX + kind, partial(_attend, kind))
+        AttentionMaskInterface.register(_PREFIX + kind, partial(_mask, kind))
+
+
+def _mask(kind: str, **given: Any) -> Any:
+    """The mask function of transformers' interface: one call for each kind of layer, before the layers run."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
+
+    segments = _segments.get()
+    if segments is None:
+        return ALL_MASK_ATTENTION_FUNCTIONS[kind](**given)
+    if given["batch_size"] != 1 or not given["q_length"] == given["kv_length"] == segments.n_tokens:
+        raise ModelError("the model asks for a mask of another shape than the row that it reads")
+    if given.get("use_vmap"):
+        raise ModelError("the model adds a mask of its own, which may not go by position")
+    rule: Callable[..., Tensor] = given.get("mask_function", causal_mask_function)
+    device = torch.device(given.get("device", "cpu"))
+    dtype = given.get("dtype", torch.float32) if kind == "eager" else None
+    if rule is causal_mask_function:
+        return SegmentedMask(segments, None, None, dtype, device)
+    allowed = _evaluate(rule, segments.n_positions, device)
+    window = int(allowed[-1].sum())
+    positions = torch.arange(segments.n_positions, device=allowed.device)
+    distance = positions[:, None] - positions
+    if torch.equal(allowed, (distance >= 0) & (distance < window)):
+        whole = window >= segments.n_positions
+        return SegmentedMask(segments, None if whole else window, None, dtype, device)
+    return SegmentedMask(segments, None, allowed.to(device), dtype, device)
+
+
+def _evaluate(rule: Callable[..., Tensor], n: int, device: torch.device) -> Tensor:
+    """(n, n) bool of a rule over positions; on the host where it can be, so as not to wait for a device."""
+    try:
+        return _grid(rule, n, torch.device("cpu"))
+    except RuntimeError:
+        return _grid(rule, n, device)
+
+
+def _grid(rule: Callable[..., Tensor], n: int, device: torch.device) -> Tensor:
+    first, positions = torch.zeros(1, dtype=torch.long, device=device), torch.arange(n, device=device)
+    found = rule(first[:, None, None, None], first[None, :, None, None], positions[:, None], positions)
+    return found.expand(1, 1, n, n)[0, 0]
+
+
+def _attend(
+    kind: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    **given: Any,
+) -> tuple[Tensor, None]:
+    """The attention function of transformers' interface: (1, heads, T, D) -> (1, T, heads, D)."""
+    attend = _own_function(kind, module)
+    if not isinstance(attention_mask, SegmentedMask):
+        return attend(module, query, key, value, attention_mask, **given)
+    if given.get("position_bias") is not None:
+        raise ModelError("the model adds a bias to attention, which does not go by position")
+    mask = attention_mask
+    if kind == "sdpa" and _kernel_can(mask, query, value, given):
+        kernel = _varlen_kernel()
+        assert kernel is not None
+        scale = given.get("scaling")
+        return attend_varlen(
+            query, key, value, mask.varlen_index, scale=scale, window=mask.window, kernel=kernel
+        ), None
+    lengths = list(mask.segments.lengths)
+    # Splitting, unlike slicing, has a backward pass that costs one copy however many parts there are.
+    q, k, v = (x.split(lengths, dim=2) for x in (query, key, value))
+    parts = [
+        attend(module, q[s], _joined(k, chain), _joined(v, chain), mask.of(s), **given)[0]
+        for s, chain in enumerate(mask.segments.chains)
+    ]
+    return torch.cat(parts, dim=1), None
+
+
+def _joined(parts: tuple[Tensor, ...], chain: tuple[int, ...]) -> Tensor:
+    return parts[chain[0]] if len(chain) == 1 else torch.cat([parts[k] for k in chain], dim=2)
+
+
+def _kernel_can(mask: SegmentedMask, query: Tensor, value: Tensor, given: dict[str, Any]) -> bool:
+    size = query.shape[-1]
+    return (
+        has_varlen_kernel(query.device, query.dtype)
+        and mask.rule is None
+        and not given.get("dropout")
+        and given.get("softcap") is None
+        and size == value.shape[-1] <= _LARGEST_HEAD
+    )
+
+
+def _own_function(kind: str, module: nn.Module) -> Callable[..., Any]:
+    from transformers import AttentionInterface
+
+    if kind != "eager":
+        return AttentionInterface()[kind]
+    for source in type(module).__mro__:  # wrappers make classes of their own above the model's
+        own = getattr(sys.modules[source.__module__], "eager_attention_forward", None)
+        if own is not None:
+            return own
+    raise ModelError(f"{type(module).__name__} has no attention function of its own to call")
+
+
+def _get(config: Any) -> str:
+    return str(getattr(config, "_attn_implementation", None))
+
+
+def _set(config: Any, name: str) -> None:
+    config._attn_implementation_internal = name
+
+
+def _checkpointed(model: nn.Module) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
