@@ -7,7 +7,7 @@ from distal.scoring.cache import ScoreCache, default_cache_dir
 from distal.scoring.dataset import DatasetRows, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
 from distal.scoring.layouts import PaddedBatch, pad_rows
-from distal.scoring.logprobs import mean_token_entropy, score_rows, token_log_probs, unwrap
+from distal.scoring.logprobs import mean_token_entropy, score_rows, token_log_probs, unwrap, weighted_score
 from distal.scoring.precision import compute_dtype, score_noise
 from distal.scoring.reference import (
     AdapterOff,
@@ -47,5 +47,6 @@ __all__ = [
     "score_rows",
     "token_log_probs",
     "unwrap",
+    "weighted_score",
     "weights_fingerprint",
 ]
