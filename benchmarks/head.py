@@ -82,9 +82,11 @@ def measure(
                 taken = bare(h, w, trained)
             else:
                 saved: dict[int, int] = {}
-                keep = lambda t, saved=saved: (
-                    saved.update({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()}) or t
-                )  # noqa: E501, E731
+
+                def keep(t: Tensor, saved: dict[int, int] = saved) -> Tensor:
+                    saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+                    return t
+
                 start = time.perf_counter()
                 with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
                     total = todo[name](h, w, y, c)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steps.workload import Row, batch_order, make_adapter, make_model, make_pairs, make_tokenizer
 from transformers import TrainerCallback
+
+from steps.workload import Row, batch_order, make_adapter, make_model, make_pairs, make_tokenizer
 
 BETA = 0.1
 SEED = 0
@@ -49,11 +50,13 @@ class Clock(TrainerCallback):
             self.positions[-1] += args[0].numel()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """The clock starts with the first step."""
         if not self.marks:
             self.marks.append(self._now())
         self.positions.append(0)
 
     def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
+        """Keep the first gradient."""
         if self.gradient is not None and not self.gradient.exists():
             from safetensors.torch import save_file
 
@@ -65,9 +68,11 @@ class Clock(TrainerCallback):
             save_file(found, self.gradient)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        """A step is over when its work is."""
         self.marks.append(self._now())
 
     def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+        """Keep the losses."""
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
 
@@ -230,5 +235,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     main(sys.argv[1:])
