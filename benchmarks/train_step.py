@@ -21,6 +21,7 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -103,32 +104,28 @@ def main() -> None:
     options = parser.parse_args()
     if options.toy:
         options.vocabularies, options.workloads, options.warmup = [128], options.workloads[:1], 1
-    name = "train_step_ablation" if options.ablation else "train_step"
-    output = options.output or (Path("/dev/null") if options.toy else RESULTS / f"{name}.json")
-    study = Study(
-        output, threads=options.threads, distal={"layout": "auto"}, micro_batches=(1, 2, 4, 8, 16, 64)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        name = "train_step_ablation.json" if options.ablation else "train_step.json"
+        options.output = options.output or (Path(folder) if options.toy else RESULTS) / name
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """What was asked for."""
+    study = Study(options.output, threads=options.threads, distal={"layout": "auto"})
     rows = rows_of(options)
     if options.profile:
-        print(
-            study.process(rows[0], "distal", study.distal | {"profile": str(options.profile)}).get(
-                "failed", ""
-            )
-        )
+        asked = study.distal | {"profile": str(options.profile.resolve())}
+        print(study.process(rows[0], "distal", asked).get("failed", f"see {options.profile}"))
     elif options.ablation:
         record: dict[str, Any] = {"environment": environment(options.threads), "rows": {}, "tables": {}}
         for row in rows:
             found = ablation(study, row)
             record["rows"][row.name], record["tables"][row.name] = found, found["table"]
             show(found["table"])
-        output.write_text(json.dumps(record, indent=1) + "\n")
+        options.output.write_text(json.dumps(record, indent=1) + "\n")
     elif options.against:
-        if options.toy:
-            study.save = lambda record: None  # pyright: ignore[reportAttributeAccessIssue]
-        record = study.run(rows)
-        from steps.study import tables
-
-        show(tables(record["rows"])["against TRL"])
+        show(study.run(rows)["tables"]["against TRL"])
     else:
         rates = [gemm_rate(row) / 1e9 for row in rows[:1] for _ in range(3)]
         print(

@@ -133,7 +133,7 @@ def _transform(model: nn.Module, batch: PaddedBatch) -> LogitTransform | None:
 
 def _completion_states(model: nn.Module, batch: PaddedBatch) -> tuple[Tensor, torch.dtype]:
     """(N, hidden) states from which the completion tokens are predicted, and the type the head multiplies in."""
-    with states_before_head(head_of(model), partial(_at, batch.prediction_mask)) as held:
+    with states_before_head(head_of(model), partial(_at, batch)) as held:
         _forward(model, batch)
     return held.only()
 
@@ -161,7 +161,7 @@ def _forward(model: nn.Module, batch: PaddedBatch) -> Any:
 
 def _completion_logits(model: nn.Module, batch: PaddedBatch) -> Tensor:
     """(N, vocabulary) logits at the positions that predict a completion token."""
-    with _head_reads_only(batch.prediction_mask, head_of(model)):
+    with _head_reads_only(batch, head_of(model)):
         output = _forward(model, batch)
     logits = cast(Tensor, output.logits)
     if logits.ndim != 2 or logits.shape[0] != batch.targets.shape[0]:
@@ -183,11 +183,11 @@ def _mask(batch: PaddedBatch) -> Tensor | None:
 
 
 @contextmanager
-def _head_reads_only(mask: Tensor, head: nn.Module) -> Generator[None]:
-    """While open, the head sees the (N, hidden) states where the (B, T) mask is True instead of all (B, T, hidden)."""
+def _head_reads_only(batch: PaddedBatch, head: nn.Module) -> Generator[None]:
+    """While open, the head sees the (N, hidden) states at the batch's predictions instead of all (B, T, hidden)."""
 
     def select(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (_at(mask, args[0]), *args[1:])
+        return (_at(batch, args[0]), *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
@@ -196,11 +196,11 @@ def _head_reads_only(mask: Tensor, head: nn.Module) -> Generator[None]:
         handle.remove()
 
 
-def _at(mask: Tensor, hidden: Tensor) -> Tensor:
-    """(N, hidden) states where the (B, T) mask is True."""
-    if hidden.shape[:2] != mask.shape:
+def _at(batch: PaddedBatch, hidden: Tensor) -> Tensor:
+    """(N, hidden) states at the places that predict a completion token."""
+    if hidden.shape[:2] != batch.prediction_mask.shape:
         raise ModelError(
             f"the head received hidden states of shape {tuple(hidden.shape)} for a batch of shape "
-            f"{tuple(mask.shape)}; such architectures cannot be scored yet"
+            f"{tuple(batch.prediction_mask.shape)}; such architectures cannot be scored yet"
         )
-    return hidden[mask]
+    return hidden[batch.prediction_mask]

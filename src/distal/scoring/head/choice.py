@@ -30,13 +30,20 @@ from distal.scoring.head.transform import IDENTITY, LogitTransform
 
 __all__ = ["head_log_probs", "tile_rows", "weighted_sum"]
 
+# Sizes by type of device, the host's otherwise. The host's are measured (benchmarks/head.py): with tiles of 256 to
+# 1024 tokens and 64 MiB, passes over a tile find it in the caches, and the stored and weighted forms are never slower
+# than whole logits. Those of CUDA follow from arithmetic: a matrix product is bound by its operands' traffic below some
+# hundred tokens.
 TILE_BYTES = {"cuda": 2**30}
-"""Bytes of the logits of one tile, by type of device."""
+"""Bytes of the logits of one tile."""
 TILE_BYTES_OF_HOST = 2**26
 FEWEST_ROWS = 256
 """A tile has at least these tokens, whatever it takes: smaller matrix products read the matrix too often."""
+MOST_ROWS = {"cuda": 2**20}
+MOST_ROWS_OF_HOST = 1024
+"""A tile has at most these tokens."""
 KEPT_BYTES = {"cuda": 2**31}
-"""Logits of a trained head are kept for the backward pass up to this size, by type of device."""
+"""Logits of a trained head are kept for the backward pass up to this size."""
 KEPT_BYTES_OF_HOST = 2**29
 
 
@@ -122,8 +129,9 @@ def tile_rows(n: int, weight: Tensor) -> int:
         >>> tile_rows(1000, torch.empty(2**16, 1, device="meta"))
         250
     """
-    budget = TILE_BYTES.get(weight.device.type, TILE_BYTES_OF_HOST)
-    most = max(FEWEST_ROWS, budget // _row_bytes(weight))
+    kind = weight.device.type
+    fitting = TILE_BYTES.get(kind, TILE_BYTES_OF_HOST) // _row_bytes(weight)
+    most = max(FEWEST_ROWS, min(fitting, MOST_ROWS.get(kind, MOST_ROWS_OF_HOST)))
     return -(-n // -(-n // most))
 
 
