@@ -29,6 +29,7 @@ from distal.scoring.head import (
     plain_head,
     weighted_sum,
 )
+from distal.types import TokenRow
 from tests.scoring.test_logprobs import SMALL, one_by_one
 
 N, H, V = 7, 5, 11
@@ -329,3 +330,27 @@ def test_autocast_multiplies_in_its_type(dtype, make_llama, make_rows):
     assert mine.dtype == dtype
     mine.sum().backward()
     assert model.lm_head.weight.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["full", "frozen head"])
+def test_nothing_is_read_back_from_the_device(kind, make_llama):
+    """Each such read would make the host wait for the device: in forward and backward pass of a micro-batch, none."""
+    model, row = adapted(kind, make_llama), TokenRow([1, 5, 6, 7, 2], 2, True, 0, 0)
+    score_rows(model, [row])  # the examination at the first call asks what it found
+    reads = Reads()
+    with reads:
+        score_rows(model, [row, row]).sum().backward()
+        weighted_score(model, [row, row], torch.ones(2, dtype=torch.float64)).backward()
+    assert reads.count == 0
+
+
+class Reads(TorchDispatchMode):
+    """Counts values of tensors that are asked for by the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero)
+        return func(*args, **(kwargs or {}))
