@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="no sweep over TRL's settings: not for results")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.toy:
@@ -112,7 +113,9 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """What was asked for."""
-    study = Study(options.output, threads=options.threads, distal={"layout": "auto"})
+    study = Study(
+        options.output, threads=options.threads, distal={"layout": "auto"}, sweeping=not options.quick
+    )
     rows = rows_of(options)
     if options.profile:
         asked = study.distal | {"profile": str(options.profile.resolve())}

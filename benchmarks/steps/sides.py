@@ -109,7 +109,7 @@ def run_distal(
     if options.get("layout") == "auto" and "layout" not in known:
         del options["layout"]
     profile = options.pop("profile", None)
-    settings = COMMON | {
+    settings: dict[str, Any] = COMMON | {
         "output_dir": folder,
         "reference_cache_dir": folder,
         "objective": row.objective,
@@ -159,7 +159,7 @@ def run_trl(row: Row, options: dict[str, Any], folder: str, clock: Clock, *, che
             for p in pairs
         ]
         order = [sorted(batch, key=lambda i: -size[i]) for batch in order]
-    settings = COMMON | {
+    settings: dict[str, Any] = COMMON | {
         "output_dir": folder,
         "loss_type": ["aot" if row.objective == "aot" else "sigmoid"],
         "per_device_train_batch_size": micro,

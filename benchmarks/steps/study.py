@@ -40,6 +40,7 @@ class Study:
         sweep_steps: timed steps of each setting in the sweep.
         micro_batches: that TRL's DPO is tried with.
         timeout: seconds for one process.
+        sweeping: False takes TRL without checkpointing and with precomputed reference for its best, for a quick look.
     """
 
     output: Path
@@ -48,6 +49,7 @@ class Study:
     sweep_steps: int = 1
     micro_batches: Sequence[int] = (1, 2, 4, 8, 16, 64)
     timeout: int = 3600
+    sweeping: bool = True
 
     def load(self) -> dict[str, Any]:
         """The record so far."""
@@ -81,7 +83,7 @@ class Study:
         print(f"  equality: {equality}", flush=True)
         if not equality["equal"]:
             return {"row": json.loads(row.to_json()), "equality": equality}
-        sweep, best = self.sweep(row)
+        sweep, best = self.sweep(row) if self.sweeping else ([], TUNED_TRL)
         print(f"  best of TRL: {best or 'its defaults'}", flush=True)
         sides = {
             "distal": ("distal", self.distal),
@@ -126,7 +128,7 @@ class Study:
         tried: list[dict[str, Any]] = []
 
         def seconds(options: dict[str, Any]) -> float:
-            known = next((t for t in tried if t["options"] == options), None)
+            known: dict[str, Any] | None = next((t for t in tried if t["options"] == options), None)
             if known is None:
                 short = Row(**json.loads(row.to_json()) | {"steps": self.sweep_steps})
                 found = self.process(short, "trl", options)
@@ -138,7 +140,7 @@ class Study:
                 }
                 tried.append(known)
                 print(f"    {options}: {known['seconds']}", flush=True)
-            return float("inf") if known["seconds"] is None else known["seconds"]
+            return float("inf") if known["seconds"] is None else float(known["seconds"])
 
         base = dict(TUNED_TRL)
         if row.objective != "aot":  # a sort needs the whole batch in one micro-batch; DPO does not

@@ -37,6 +37,8 @@ _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torc
 _BIAS_OF_SCALE = {torch.float64: 1e-9, torch.float32: 1e-5}
 _BIAS_OF_SCALE_NARROW = 2e-3
 """Largest relative difference of two scales; rounding averages out in it."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Where a module keeps its hooks."""
 
 
 @dataclass
@@ -184,8 +186,7 @@ def _unusual_head(head: nn.Module) -> str:
     weight = head.weight
     if type(weight) is not nn.Parameter or hasattr(weight, "ds_id") or weight.is_meta:
         return "its weights are not ordinary parameters"
-    hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks, head._backward_pre_hooks)
-    if any(hooks) or "forward" in vars(head):
+    if any(vars(head).get(name) for name in _HOOKS) or "forward" in vars(head):
         return "it has hooks"
     return ""
 
@@ -193,13 +194,14 @@ def _unusual_head(head: nn.Module) -> str:
 @torch.no_grad()
 def _examine(model: nn.Module, head: nn.Module, ids: Tensor) -> LogitTransform | None:
     """The first of the transforms that the configuration may mean by which the model's logits are reproduced."""
+    matrix = cast(nn.Linear, head)
     hypotheses = list(stated_transforms(model))
     size = max([_PROBE_SIZE, *(3 * known.cap for known in hypotheses if known.cap)])
     probes: list[Tensor] = []
 
     def put_in(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         states = args[0].reshape(-1, args[0].shape[-1])
-        largest = F.linear(states, head.weight, head.bias).abs().max().clamp(min=1e-6)
+        largest = F.linear(states, matrix.weight, matrix.bias).abs().max().clamp(min=1e-6)
         # States as they are, and enlarged: small logits do not show a cap.
         probes.append(torch.cat([states, states * (size / largest).to(states.dtype)]))
         return (probes[-1], *args[1:])
@@ -212,7 +214,7 @@ def _examine(model: nn.Module, head: nn.Module, ids: Tensor) -> LogitTransform |
     finally:
         handle.remove()
     if len(probes) == 1:
-        products = F.linear(probes[0], head.weight, head.bias)
+        products = F.linear(probes[0], matrix.weight, matrix.bias)
         dtype = products.dtype
         products, found = _wide(products), _wide(found)
         for known in hypotheses:

@@ -112,7 +112,9 @@ class StoredGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator renames an argument
+        ctx: Any, *grad_outputs: Any
+    ) -> Any:
         """Gradients of the arguments of `forward`."""
         (gradient,) = ctx.saved_tensors
         return _scaled(gradient, grad_outputs[0] * -ctx.scale), None, None, None, None, None
@@ -144,7 +146,9 @@ class WeightedSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator renames an argument
+        ctx: Any, *grad_outputs: Any
+    ) -> Any:
         """Gradients of the arguments of `forward`."""
         saved = iter(ctx.saved_tensors)
         gradients = [_scaled(next(saved), grad_outputs[0]) if there else None for there in ctx.present]
@@ -174,7 +178,9 @@ class Recomputed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator renames an argument
+        ctx: Any, *grad_outputs: Any
+    ) -> Any:
         """Gradients of the arguments of `forward`."""
         hidden, weight, targets, *rest = ctx.saved_tensors
         bias = rest[0] if rest else None
