@@ -48,6 +48,9 @@ def ways(trained: bool, tiles: list[int]) -> dict[str, Callable[..., Tensor]]:
         found[f"known coefficients, {size}"] = lambda h, w, y, c, tile=tile: weighted_sum(
             h, w, None, y, c, tile=tile or len(y)
         )
+        found[f"residual kept, {size}"] = lambda h, w, y, c, tile=tile: head_log_probs(
+            h, w, None, y, tile=tile or len(y), keep_logits=True
+        ).sum()
         found[f"recomputed, {size}"] = lambda h, w, y, c, tile=tile: head_log_probs(
             h, w, None, y, tile=tile or len(y), keep_logits=False
         ).sum()

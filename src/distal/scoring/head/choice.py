@@ -5,7 +5,7 @@
 | any | no gradient wanted | - | values only, by tiles | 1 | nothing |
 | frozen | - | - | gradient stored in the forward | 2 | (N, H) |
 | trained | known | - | gradients formed in the forward | 3 | (N, H) and (V, H) |
-| trained | unknown | yes | logits kept, autograd | 3 | (N, V) |
+| trained | unknown | yes | p - 1_y kept | 3 | (N, V) |
 | trained | unknown | no | logits computed again, by tiles | 4 | (N, H) |
 
 All give the same numbers to rounding.
@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from distal.scoring.head.tiles import (
+    KeptResidual,
     Recomputed,
     StoredGradient,
     WeightedSum,
     log_probs_only,
-    project,
-    token_log_probs,
 )
 from distal.scoring.head.transform import IDENTITY, LogitTransform
 
@@ -68,7 +67,7 @@ def head_log_probs(
         transform: what the model does to its logits.
         compute_dtype: type of the matrix products (mixed precision), None for that of `hidden`.
         tile: tokens per tile, None for what `TILE_BYTES` allows. Memory and speed only.
-        keep_logits: whether a trained head keeps its logits for the backward pass; None to decide by their size.
+        keep_logits: whether a trained head keeps (N, V) numbers for the backward pass; None to decide by their size.
 
     Returns:
         (N,) nats, float32 (float64 for float64 states).
@@ -91,7 +90,7 @@ def head_log_probs(
                 hidden.device.type, KEPT_BYTES_OF_HOST
             )
         if keep_logits:
-            return token_log_probs(transform(project(*operands)), targets)
+            return cast(Tensor, KeptResidual.apply(*operands, targets, transform, tile))
         return cast(Tensor, Recomputed.apply(*operands, targets, transform, tile))
 
 
