@@ -40,6 +40,7 @@ class Clock(TrainerCallback):
     def __init__(self, device: str, gradient: Path | None) -> None:
         self.device, self.gradient = device, gradient
         self.marks: list[float] = []
+        self.cpu_marks: list[float] = []
         self.losses: list[float] = []
         self.positions: list[int] = []
         self.norms: list[float] = []
@@ -52,7 +53,7 @@ class Clock(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """The clock starts with the first step."""
         if not self.marks:
-            self.marks.append(self._now())
+            self._mark()
         self.positions.append(0)
 
     def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
@@ -69,22 +70,28 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """A step is over when its work is."""
-        self.marks.append(self._now())
+        self._mark()
 
     def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
         """Keep the losses."""
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
 
-    def _now(self) -> float:
+    def _mark(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        self.marks.append(time.perf_counter())
+        self.cpu_marks.append(time.process_time())
 
     @property
     def seconds(self) -> list[float]:
         """Of each step."""
         return [b - a for a, b in zip(self.marks, self.marks[1:], strict=False)]
+
+    @property
+    def cpu_seconds(self) -> list[float]:
+        """Of each step, over all threads of this process: what is left of a timing where a machine is shared."""
+        return [b - a for a, b in zip(self.cpu_marks, self.cpu_marks[1:], strict=False)]
 
 
 def peak_mib(device: str) -> float:
@@ -223,6 +230,7 @@ def main(arguments: list[str]) -> None:
     timed = slice(row.warmup, row.warmup + row.steps)
     record = facts | {
         "seconds": clock.seconds[timed],
+        "cpu_seconds": clock.cpu_seconds[timed],
         "losses": clock.losses,
         "positions": clock.positions[timed],
         "peak_mib": peak_mib(row.device),

@@ -203,7 +203,12 @@ def test_what_models_do_to_their_logits_is_found(name, dtype):
     config, expected = TRANSFORMING[name]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    assert plain_head(model, head_of(model), torch.tensor([1, 5, 9])) == expected
+    probe = torch.tensor([1, 5, 9])
+    assert plain_head(model, head_of(model), probe) == expected
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    assert plain_head(adapted, head_of(adapted), probe) == expected
 
 
 @pytest.mark.parametrize("name", TRANSFORMING)
@@ -287,7 +292,7 @@ def test_tensor_parallel_vocabularies_are_refused(make_llama, make_rows):
     "kind", ["full", "frozen head", "tied", "LoRA", "LoRA on the head", "whole head saved"]
 )
 def test_weighted_score_has_the_gradient_of_the_weighted_scores(kind, make_llama, make_rows):
-    model = adapted(kind, make_llama)
+    model = trained_as(kind, make_llama)
     twin = copy.deepcopy(model)
     rows = make_rows(3)
     weights = torch.linspace(-1, 2, len(rows), dtype=torch.float64)
@@ -304,7 +309,7 @@ def test_weighted_score_has_the_gradient_of_the_weighted_scores(kind, make_llama
             )
 
 
-def adapted(kind: str, make_llama: Any) -> Any:
+def trained_as(kind: str, make_llama: Any) -> Any:
     """A float64 model trained in one of the usual ways."""
     from peft import LoraConfig, get_peft_model
 

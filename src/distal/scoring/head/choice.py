@@ -30,12 +30,11 @@ from distal.scoring.head.transform import IDENTITY, LogitTransform
 __all__ = ["head_log_probs", "tile_rows", "weighted_sum"]
 
 # Sizes by type of device, the host's otherwise. The host's are measured (benchmarks/head.py): with tiles of 256 to
-# 1024 tokens and 64 MiB, passes over a tile find it in the caches, and the stored and weighted forms are never slower
-# than whole logits. Those of CUDA follow from arithmetic: a matrix product is bound by its operands' traffic below some
-# hundred tokens.
+# 1024 tokens and about 32 MiB the stored and weighted forms are never slower than whole logits. Those of CUDA follow
+# from arithmetic: a matrix product is bound by its operands' traffic below some hundred tokens.
 TILE_BYTES = {"cuda": 2**30}
 """Bytes of the logits of one tile."""
-TILE_BYTES_OF_HOST = 2**26
+TILE_BYTES_OF_HOST = 2**25
 FEWEST_ROWS = 256
 """A tile has at least these tokens, whatever it takes: smaller matrix products read the matrix too often."""
 MOST_ROWS = {"cuda": 2**20}
@@ -125,8 +124,8 @@ def tile_rows(n: int, weight: Tensor) -> int:
     """Tokens per tile for n tokens: as many as fit into `TILE_BYTES`, evenly shared among the tiles.
 
     Example:
-        >>> tile_rows(1000, torch.empty(2**16, 1, device="meta"))
-        250
+        >>> tile_rows(1000, torch.empty(2**14, 1, device="meta"))
+        500
     """
     kind = weight.device.type
     fitting = TILE_BYTES.get(kind, TILE_BYTES_OF_HOST) // _row_bytes(weight)
