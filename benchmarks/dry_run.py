@@ -36,6 +36,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 RESULTS = Path(__file__).parent / "results" / "dry_run.json"
 STEPS = 3
+PAIRS = 24
+"""Of an optimizer batch: more micro-batches than the forecast tries, so that it must extrapolate."""
 
 
 def make_model(size: str) -> LlamaForCausalLM:
@@ -90,7 +92,7 @@ def make_trainer(size: str, way: str, folder: str, callbacks: Any = None) -> Any
             output_dir=folder,
             reference_cache_dir=folder,
             objective="aot",
-            global_batch_size=8,
+            global_batch_size=PAIRS,
             tokens_per_micro_batch=512,
             reference_tokens_per_batch=512,
             max_steps=STEPS,
@@ -100,7 +102,7 @@ def make_trainer(size: str, way: str, folder: str, callbacks: Any = None) -> Any
             disable_tqdm=True,
             **options,
         ),
-        train_dataset=make_pairs(8 * STEPS),
+        train_dataset=make_pairs(PAIRS * STEPS),
         processing_class=make_tokenizer(),
         peft_config=lora,
         callbacks=callbacks,

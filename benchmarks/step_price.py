@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from distal.objectives import get_objective
 from distal.scoring import score_row_list
 from distal.training import MicroBatchLimit, WholeBatchEngine
+from distal.training.peak import measured_peak
 from distal.types import TokenRow
 
 VOCABULARY = 4096
@@ -166,13 +166,15 @@ def run_memory_row(strategy: str, n_pairs: int, length: int, micro_batch: int, l
         strategy=strategy,  # pyright: ignore[reportArgumentType]
         memory_budget=None if strategy == "recompute" else 2**40,
     )
-    for _ in range(2):
-        model.zero_grad()
-        engine.step(model, rows)
+    # Not ru_maxrss: a child inherits the peak of the process that started it.
+    with measured_peak(torch.device("cpu")) as peak:
+        for _ in range(2):
+            model.zero_grad()
+            engine.step(model, rows)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     buffer = n_pairs * trained if strategy == "deferred" else 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"strategy": strategy, "pairs": n_pairs, "peak_bytes": peak, "declared_buffer": buffer}))
+    row = {"strategy": strategy, "pairs": n_pairs, "peak_bytes": peak.bytes, "declared_buffer": buffer}
+    print(json.dumps(row))
 
 
 def memory_row(*arguments: object) -> dict[str, Any]:

@@ -22,6 +22,8 @@ __all__ = ["Forecast", "forecast"]
 
 _BATCHES_LOOKED_AT = 50
 """Optimizer batches whose lengths are looked at, to find the largest micro-batch and the usual number of tokens."""
+_MICRO_BATCHES_TRIED = 8
+"""Of one optimizer batch, the largest and the smallest among them; all of them where it has no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,10 @@ class Forecast:
 
 
 def forecast(trainer: AlignmentTrainer) -> Forecast:
-    """Run two optimizer steps on the largest, a middle and the smallest micro-batch of a batch, and extrapolate.
+    """Run two optimizer steps on a few micro-batches of a batch, from the largest to the smallest, and extrapolate.
+
+    What is tried comes in the order in which a run does it, scores before steps, and what only this function does
+    comes last: how much of its free memory the C library gives back depends on everything that was allocated before.
 
     The trainer must not be used for training afterwards: the trial moves its weights. Nothing is written to disk.
     Rewards are made up, so hinges with satisfied margins, which skip work, are counted as if they had to do it.
@@ -80,15 +85,15 @@ def forecast(trainer: AlignmentTrainer) -> Forecast:
     weights = _bytes(model.parameters()) + _bytes(model.buffers())
     batches = list(_batches(trainer))
     batch = max(batches, key=lambda rows: _largest(trainer, rows))
-    kept = trainer.engine.kept_bytes(model, batch)
     trial = _trial_rows(trainer, batch)
+    seconds_per_scored_token = _seconds_per_scored_token(trainer, trial)
     optimizer: Any = trainer.create_optimizer()
-    kept_in_trial = trainer.engine.kept_bytes(model, trial)
     _step(trainer, optimizer, trial)  # allocates the optimizer's moments, and warms up
     with measured_peak(device) as peak:
         seconds, seconds_optimizer = _step(trainer, optimizer, trial, keep_gradients=True)
     gradients = _bytes(p.grad for p in model.parameters() if p.grad is not None)
     moments = _bytes(t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t))
+    kept, kept_in_trial = (trainer.engine.kept_bytes(model, rows) for rows in (batch, trial))
     known = {"weights": weights, "gradients": gradients, "optimizer": moments, "kept by the strategy": kept}
     base = max(0, before - weights)
     one = max(0, peak.bytes - base - weights - gradients - moments - kept_in_trial)
@@ -105,7 +110,7 @@ def forecast(trainer: AlignmentTrainer) -> Forecast:
         tokens_per_step=round(sum(tokens) / len(tokens)),
         seconds_per_step=per_step,
         seconds_training=per_step * steps,
-        seconds_scoring=_seconds_per_scored_token(trainer, trial) * _tokens_to_score(trainer),
+        seconds_scoring=seconds_per_scored_token * _tokens_to_score(trainer),
     )
 
 
@@ -132,9 +137,10 @@ def _largest(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> int:
 
 
 def _trial_rows(trainer: AlignmentTrainer, rows: Sequence[TokenRow]) -> list[TokenRow]:
-    """The rows of the largest, a middle and the smallest micro-batch."""
+    """The rows of micro-batches of all sizes, evenly from the largest to the smallest."""
     groups = sorted(_groups(trainer, rows), key=lambda group: -_padded(rows, group))
-    chosen = sorted({0, len(groups) // 2, len(groups) - 1})
+    tried = min(_MICRO_BATCHES_TRIED, len(groups))
+    chosen = [round(k * (len(groups) - 1) / max(1, tried - 1)) for k in range(tried)]
     return [rows[i] for k in chosen for i in sorted(groups[k])]
 
 
