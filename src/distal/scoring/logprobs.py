@@ -150,9 +150,9 @@ def _log_probs_of_states(
 def _weights_of_tokens(batch: PaddedBatch, weights: Tensor) -> Tensor:
     """(N,) what each token counts in a sum of rows with these weights: the transpose of `sum_by_row`."""
     with torch.enable_grad():
-        ones = torch.zeros(batch.targets.shape[0], dtype=weights.dtype, device=weights.device)
-        total = batch.sum_by_row(ones.requires_grad_()) @ weights
-    return torch.autograd.grad(total, ones)[0]
+        tokens = torch.zeros(batch.targets.shape[0], dtype=weights.dtype, device=weights.device)
+        total = batch.sum_by_row(tokens.requires_grad_()) @ weights
+    return torch.autograd.grad(total, tokens)[0]
 
 
 def _forward(model: nn.Module, batch: PaddedBatch) -> Any:
