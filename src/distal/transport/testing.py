@@ -89,8 +89,8 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
     which comes from the influence of each sample, and compared with its bootstrap law (`bootstrap`: each resample
     is centred at the samples and has its own standard error) or with the normal one (`asymptotic`). The ratio
     itself is bounded and skewed, and a test on it rejects far too often. Size and power of both methods are
-    tabulated in the documentation: the bootstrap can be believed from about 100 samples a side on, the normal law
-    from about 1,000, both later for heavy tails. Laws that nearly coincide are not covered.
+    tabulated in the documentation: at first order the bootstrap can be believed from 50 samples a side on, at second
+    order, and the normal law at both, from 200; later for heavy tails. Laws that nearly coincide are not covered.
 
     The default threshold lies halfway between dominance (0) and the ratio of laws that cross evenly (1/2).
 
