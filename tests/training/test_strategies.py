@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from distal.errors import ConfigError, NonFiniteError
 from distal.objectives import get_objective
-from distal.scoring import score_rows
+from distal.scoring import score_rows, weighted_score
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.memory import graph_bytes
 from distal.training.strategies.unit_gradients import UnitGradients, adapter_matrices
@@ -36,7 +36,12 @@ def passes(monkeypatch):
         counted["with" if torch.is_grad_enabled() else "without"] += len(rows)
         return score_rows(model, rows, layout)
 
+    def counting_weighted(model, rows, weights):
+        counted["with"] += len(rows)
+        return weighted_score(model, rows, weights)
+
     monkeypatch.setattr("distal.training.strategies.base.score_rows", counting)
+    monkeypatch.setattr("distal.training.strategies.base.weighted_score", counting_weighted)
     return counted
 
 

@@ -2,45 +2,41 @@
 
     log pi(y | x) = sum_t log softmax(logits_t)[y_t]        over the completion tokens, nats
 
-Only completion positions reach the language-model head. The head is not called by us: a hook on it drops all other
-positions on their way in, and the model's own forward does the rest. So whatever a model does around its head
-(scaling, soft-capping, adapters, wrappers for data parallelism or mixed precision) stays as its authors wrote it.
+Only completion positions reach the language-model head. A hook on it takes the states on their way in; where the
+head is one matrix and what the model does to its logits is known, log-probabilities are computed from those states
+(`distal.scoring.head`), without keeping logits. Elsewhere (adapters on the head, sharded weights, logits that are
+something else) the hook only drops the other positions, and the model's own forward does the rest as its authors
+wrote it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distal.errors import ModelError
 from distal.scoring.attention import attending_to, unwrap
+from distal.scoring.head import (
+    LogitTransform,
+    head_log_probs,
+    head_of,
+    plain_head,
+    states_before_head,
+    token_log_probs,
+    weighted_sum,
+)
 from distal.scoring.layouts import PADDED, LaidOutBatch, Layout, pad_rows
 from distal.types import TokenRow
 
-__all__ = ["mean_token_entropy", "score_rows", "token_log_probs", "unwrap"]
+__all__ = ["mean_token_entropy", "score_rows", "token_log_probs", "unwrap", "weighted_score"]
 
 _ENTROPY_POSITIONS = 256
 """Positions whose log-probabilities over the whole vocabulary are held at a time."""
-
-
-def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of each target token: (N, V), (N,) -> (N,), nats.
-
-    Computed in float32 (float64 for float64 logits) whatever the type of the logits: a bfloat16 log-sum-exp is
-    wrong by up to 0.016 nats per token, which adds up over a completion.
-
-    Example:
-        >>> token_log_probs(torch.zeros(1, 4), torch.tensor([2])).exp().item()
-        0.25
-    """
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    return -F.cross_entropy(logits, targets, reduction="none")
 
 
 def score_rows(model: nn.Module, rows: Sequence[TokenRow], layout: Layout = PADDED) -> Tensor:
@@ -59,7 +55,48 @@ def score_rows(model: nn.Module, rows: Sequence[TokenRow], layout: Layout = PADD
         ModelError: the model has no language-model head through which its logits pass.
     """
     batch = layout.lay_out(rows, device=_device(model))
-    return batch.sum_by_row(token_log_probs(_completion_logits(model, batch), batch.targets))
+    return batch.sum_by_row(_completion_log_probs(model, batch))
+
+
+def weighted_score(
+    model: nn.Module, rows: Sequence[TokenRow], weights: Tensor, layout: Layout = PADDED
+) -> Tensor:
+    """`sum_i w_i s_i` over the scores s of all rows, differentiable in the model's parameters.
+
+    The same as `(weights * score_rows(model, rows, layout)).sum()`, but since the weights are known beforehand a
+    trained head's gradients are formed in the forward pass: three matrix products instead of four, and no logits
+    kept. Call it only where a backward pass follows.
+
+    Args:
+        model: a causal language model, possibly wrapped (DDP, PEFT).
+        rows: R rows.
+        weights: (R,) without gradient.
+        layout: as for `score_rows`.
+
+    Returns:
+        0-d, nats.
+    """
+    batch = layout.lay_out(rows, device=_device(model))
+    transform = _transform(model, batch)
+    if transform is not None:
+        states, dtype = _completion_states(model, batch)
+        head: Any = head_of(model)
+        if dtype != torch.float16:  # whose loss scale must come in before gradients are formed
+            by_token = _weights_of_tokens(batch, weights.to(states.device))
+            return weighted_sum(
+                states,
+                head.weight,
+                head.bias,
+                batch.targets,
+                by_token,
+                transform=transform,
+                compute_dtype=dtype,
+            )
+        log_probs = _log_probs_of_states(model, batch, states, dtype, transform)
+    else:
+        log_probs = token_log_probs(_completion_logits(model, batch), batch.targets)
+    scores = batch.sum_by_row(log_probs)
+    return (scores * weights.to(scores.device)).sum()
 
 
 @torch.no_grad()
@@ -86,6 +123,43 @@ def mean_token_entropy(model: nn.Module, rows: Sequence[TokenRow]) -> float:
     return total / count
 
 
+def _completion_log_probs(model: nn.Module, batch: LaidOutBatch) -> Tensor:
+    """(N,) log-probabilities of the completion tokens, in the order of `batch.targets`."""
+    transform = _transform(model, batch)
+    if transform is None:
+        return token_log_probs(_completion_logits(model, batch), batch.targets)
+    return _log_probs_of_states(model, batch, *_completion_states(model, batch), transform)
+
+
+def _transform(model: nn.Module, batch: LaidOutBatch) -> LogitTransform | None:
+    """What happens to the logits, where they may be computed here."""
+    return plain_head(model, head_of(model), batch.input_ids.flatten())
+
+
+def _completion_states(model: nn.Module, batch: LaidOutBatch) -> tuple[Tensor, torch.dtype]:
+    """(N, hidden) states from which the completion tokens are predicted, and the type the head multiplies in."""
+    with states_before_head(head_of(model), partial(_at, batch)) as held:
+        _forward(model, batch)
+    return held.only()
+
+
+def _log_probs_of_states(
+    model: nn.Module, batch: LaidOutBatch, states: Tensor, dtype: torch.dtype, transform: LogitTransform
+) -> Tensor:
+    head: Any = head_of(model)
+    return head_log_probs(
+        states, head.weight, head.bias, batch.targets, transform=transform, compute_dtype=dtype
+    )
+
+
+def _weights_of_tokens(batch: LaidOutBatch, weights: Tensor) -> Tensor:
+    """(N,) what each token counts in a sum of rows with these weights: the transpose of `sum_by_row`."""
+    with torch.enable_grad():
+        tokens = torch.zeros(batch.targets.shape[0], dtype=weights.dtype, device=weights.device)
+        total = batch.sum_by_row(tokens.requires_grad_()) @ weights
+    return torch.autograd.grad(total, tokens)[0]
+
+
 def _forward(model: nn.Module, batch: LaidOutBatch) -> Any:
     if batch.segments is None:
         # Without padding a plain causal mask does; passing none lets the model take its fastest attention kernel.
@@ -97,7 +171,7 @@ def _forward(model: nn.Module, batch: LaidOutBatch) -> Any:
 
 def _completion_logits(model: nn.Module, batch: LaidOutBatch) -> Tensor:
     """(N, vocabulary) logits at the places that predict a completion token."""
-    with _head_reads_only(batch, _head(model)):
+    with _head_reads_only(batch, head_of(model)):
         output = _forward(model, batch)
     logits = cast(Tensor, output.logits)
     if logits.ndim != 2 or logits.shape[0] != batch.targets.shape[0]:
@@ -111,17 +185,6 @@ def _completion_logits(model: nn.Module, batch: LaidOutBatch) -> Tensor:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _head(model: nn.Module) -> nn.Module:
-    inner: Any = unwrap(model)
-    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-    if head is None:
-        raise ModelError(
-            f"{type(inner).__name__} has no output embeddings (language-model head); "
-            "give a causal language model, as AutoModelForCausalLM loads it"
-        )
-    return head
 
 
 @contextmanager

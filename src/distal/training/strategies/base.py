@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distal.errors import ConfigError
 from distal.objectives import Objective, ObjectiveOutput
-from distal.scoring import PADDED, Layout, autocast, score_rows
+from distal.scoring import PADDED, Layout, autocast, score_rows, weighted_score
 from distal.training.batch import ScoredBatch, gather_batch, refuse_non_finite, rows_per_unit
 from distal.training.cutting import MicroBatchLimit
 from distal.training.ranks import FILLER, padded_to_all_ranks
@@ -195,6 +195,16 @@ class Step:
     def backpropagate(self, scores: Tensor, coefficients: Tensor) -> None:
         """Add `sum_i c_i ds_i/dtheta` of one micro-batch to `.grad`."""
         self.setting.backward((scores * self.weights(coefficients)).sum())
+
+    def backpropagate_rows(self, group: Sequence[int], coefficients: Tensor) -> None:
+        """One forward and backward pass of a micro-batch whose coefficients are known, in the order of `group`."""
+        weights = self.weights(coefficients)
+        if not group:
+            weights = weights.new_zeros(1)
+        with autocast(self.device, self.setting.autocast_dtype):
+            rows = [self.rows[i] for i in group] or [FILLER]
+            total = weighted_score(self.model, rows, weights, self.setting.layout)
+        self.setting.backward(total)
 
     def unsynchronised(self) -> AbstractContextManager[object]:
         """Context in which data parallelism leaves gradients alone."""

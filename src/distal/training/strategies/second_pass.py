@@ -48,7 +48,7 @@ class Pending:
             if state is not None:
                 state.put_back()
             with sync:
-                step.backpropagate(step.score(group), coefficients[group])
+                step.backpropagate_rows(group, coefficients[group])
 
     def _with_gradient(
         self, step: Step, coefficients: Tensor
