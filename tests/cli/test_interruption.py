@@ -87,3 +87,17 @@ def test_kill_and_resume_gives_the_run_that_was_not_killed(
     first, second = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "out"))
     for name in first:  # two processes may sum with different numbers of threads
         torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
+
+
+def test_killed_between_its_two_first_files_a_run_can_be_resumed(
+    distal: Callable[..., Result], words: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    """The state file is there, the configuration is not yet."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps({"state": "running", "process": 1}))
+    resumed = distal(*words("--resume", steps=2))
+    assert resumed.exit_code == 0, resumed.output
+    assert "Going on from the beginning" in resumed.stdout
+    assert state_of(out)["state"] == "finished"
+    assert (out / "distal.yaml").exists()

@@ -68,6 +68,28 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kind):
     assert all(torch.equal(expected[name], weights[name]) for name in expected), "not bitwise equal"
 
 
+@pytest.mark.slow
+def test_a_run_killed_on_one_process_goes_on_with_its_rows_on_two_and_back(tmp_path):
+    """Killed in the middle of the second epoch of 5 steps; two ranks take over at step 6, one again at step 9."""
+    config = {"global_batch_size": 9, "micro_batch_size": 2, "max_steps": 12, "save_steps": 3}
+    job = {"config": config, "cache": str(tmp_path / "cache"), "dtype": "float64"}
+    cut = {**job, "output_dir": str(tmp_path / "cut")}
+    other = {**job, "output_dir": str(tmp_path / "other"), "config": {**config, "data_seed": 7}}
+    killed = start({**job, "output_dir": str(tmp_path / "whole")}, other, {**cut, "die_at": 7})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    taken_over = start({**cut, "resume": True, "die_at": 10}, ranks=2)
+    assert taken_over.returncode != 0
+    assert "processes was 1, now 2" in taken_over.stderr
+    finished = start({**cut, "resume": True})
+    assert finished.returncode == 0, finished.stderr
+    assert "processes was 2, now 1" in finished.stderr
+    (whole, _), (weights, _), (otherwise, _) = (result(tmp_path / name) for name in ("whole", "cut", "other"))
+    assert max((whole[key] - weights[key]).abs().max().item() for key in whole) <= 1e-10
+    assert max((whole[key] - otherwise[key]).abs().max().item() for key in whole) > 1e-4, (
+        "the oracle can fail"
+    )
+
+
 # 9 units a step, so that ranks hold different counts; of 28 pairs a single one is left for the last step of an epoch.
 RUNS: dict[str, dict[str, Any]] = {
     "aot": {"n": 28},

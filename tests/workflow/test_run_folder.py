@@ -177,6 +177,32 @@ def test_run_that_was_killed_is_named_as_such(tmp_path: Path) -> None:
         RunFolder(tmp_path).claim()
 
 
+def test_what_a_process_leaves_that_is_killed_before_its_run_begins_is_no_obstacle(tmp_path: Path) -> None:
+    for name in (".write-test-4711", f".{STATE_FILE}.x1y2", ".distal.lock"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path).claim() as folder:
+        begin(folder)
+    assert sorted(snapshot(tmp_path)) == [CONFIG_FILE, STATE_FILE]
+
+
+def test_killed_while_it_replaces_a_run_the_folder_is_still_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_run(tmp_path)
+    make_checkpoint(tmp_path, 3)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, RunFolder(tmp_path).claim(overwrite=True) as folder:
+        patched.setattr("distal.workflow.run_folder.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin(folder)
+    with RunFolder(tmp_path).claim(overwrite=True) as folder:
+        begin(folder)
+    assert sorted(snapshot(tmp_path)) == [CONFIG_FILE, STATE_FILE]
+
+
 def test_resuming_keeps_start_and_files(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         broken_off(tmp_path, KeyboardInterrupt())

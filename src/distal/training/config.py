@@ -24,7 +24,7 @@ __all__ = ["AlignmentConfig"]
 
 DEFAULT_TOKENS_PER_MICRO_BATCH = 8192
 # Of order_statistics: stream. How they were chosen: docs/concepts/streaming.md.
-DEFAULT_STREAM_HALF_LIFE = 4.0
+DEFAULT_STREAM_HALF_LIFE = 16.0
 DEFAULT_STREAM_CAPACITY = 65_536
 
 # Options of the parent class that would change the objective, or do nothing, under the whole-batch engine.

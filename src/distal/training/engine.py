@@ -20,10 +20,11 @@ All give the same gradient to rounding. Nothing here knows which objective or wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from distal.training.ranks import padded_to_all_ranks, without_sync
 from distal.training.strategies import (
     Auto,
     Budget,
+    Choice,
     Deferred,
     Recompute,
     Retain,
@@ -51,6 +53,8 @@ from distal.training.stream import OrderStatistics
 from distal.types import DataKind, TokenRow
 
 __all__ = ["MicroBatchLimit", "StepOutput", "Strategy", "WholeBatchEngine"]
+
+logger = logging.getLogger(__name__)
 
 Strategy = Literal["auto", "single", "retain", "deferred", "recompute"]
 
@@ -91,6 +95,9 @@ class WholeBatchEngine:
         replay_rng: make the second pass of `recompute` draw the random numbers of the first (with dropout on).
         statistics: running laws that stand in for the sorted batch; then every step takes one pass, whatever
             `strategy` says.
+        earlier: what the run had settled on before it was interrupted, so that it goes on with the same last bits;
+            it counts where it fits into memory, the basis is the same, and `strategy` names no other.
+        basis: options on which its sizes depend.
     """
 
     def __init__(  # noqa: PLR0913 - most of them are hooks with defaults
@@ -109,6 +116,8 @@ class WholeBatchEngine:
         no_sync: Callable[[nn.Module], AbstractContextManager[object]] = without_sync,
         replay_rng: bool = False,
         statistics: OrderStatistics | None = None,
+        earlier: Choice | None = None,
+        basis: Mapping[str, Any] | None = None,
     ) -> None:
         self.setting = Setting(
             objective=objective,
@@ -122,7 +131,8 @@ class WholeBatchEngine:
             replay_rng=replay_rng,
         )
         self.strategy: Strategy = strategy
-        budget = Budget(memory_budget)
+        self._basis = dict(basis or {})
+        budget = Budget(memory_budget, self._still_of_use(earlier))
         known: dict[Strategy, StepStrategy] = {
             "auto": Auto(budget, deferred_dtype),
             "single": Single(),
@@ -136,6 +146,28 @@ class WholeBatchEngine:
     def choice(self) -> str:
         """The strategy at work; under `auto` with the reason, once there is one."""
         return self._strategy.reason if isinstance(self._strategy, Auto) else self._strategy.name
+
+    def settled(self) -> Choice | None:
+        """What a checkpoint must remember of the strategy at work; None where nothing was settled."""
+        choice = self._strategy.choice()
+        return None if choice is None else replace(choice, basis=self._basis)
+
+    def _still_of_use(self, earlier: Choice | None) -> Choice | None:
+        if earlier is None or self.strategy not in ("auto", earlier.strategy):
+            return None
+        changed = sorted(
+            name
+            for name in {*self._basis, *earlier.basis}
+            if self._basis.get(name) != earlier.basis.get(name)
+        )
+        if not changed:
+            return earlier
+        logger.info(
+            "strategy: %s of the checkpoint was settled on with another %s; decided anew",
+            earlier.strategy,
+            ", ".join(changed),
+        )
+        return None
 
     def step(self, model: nn.Module, rows: Sequence[TokenRow]) -> StepOutput:
         """Accumulate the gradient of the optimizer batch's loss, and return that loss.

@@ -32,11 +32,11 @@ from distal.training.counting import RowCountingTrainer
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluation import evaluate_whole_set
 from distal.training.exchange import GradientExchange, gradient_exchange
-from distal.training.guarding import GuardedTrainer
 from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
 from distal.training.loading import LateRows, StepLoader
 from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
 
@@ -45,7 +45,7 @@ __all__ = ["AlignmentTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
+class AlignmentTrainer(RowCountingTrainer, StatefulTrainer):
     """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
 
     Args:
@@ -219,6 +219,7 @@ class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
         if self._checkpoint is not None:
             self.refuse_other_run(self._identity, self._checkpoint)  # before scores that may take hours
         self._engine = self._exchange = None  # accelerate prepares the model anew
+        self.earlier_choice = None
         self._started = False
         if not prepared_later(self.accelerator):
             self._start()  # otherwise `create_scheduler` does, when the weights are shared out
@@ -316,6 +317,8 @@ class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
                 no_sync=self._launched.no_sync,
                 replay_rng=has_dropout(self._policy),
                 statistics=self.order_statistics,
+                earlier=self.earlier_choice,
+                basis=self.strategy_basis(),
             )
         return self._engine
 
@@ -387,13 +390,3 @@ class AlignmentTrainer(RowCountingTrainer, GuardedTrainer):
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Not meaningful for preferences: there are no predictions, only scores."""
         raise ConfigError("predict: use distal.scoring.score_dataset for scores, or evaluate() for metrics")
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.order_statistics is not None and self.args.should_save:
-            self.order_statistics.save(output_dir)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.order_statistics is not None and checkpoint is not None:
-            self.order_statistics.load(checkpoint)

@@ -92,7 +92,7 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
     resolved = resolved_yaml(options)  # before the trainer exists: it makes and drops a TrainingArguments
     folder = RunFolder(str(options.training.output_dir), main=main)
     with _disk_full_named(folder.path), folder.claim(resume=options.resume, overwrite=options.overwrite):
-        if options.resume:
+        if options.resume and (folder.path / CONFIG_FILE).exists():  # it is written just after the state
             check_same_options(
                 folder.path, differing_keys(options, resolve_options(folder.path / CONFIG_FILE, []))
             )

@@ -30,8 +30,8 @@ STATE_FILE = "run.json"
 CONFIG_FILE = "distal.yaml"
 LOCK_FILE = ".distal.lock"
 PARTIAL = ".partial"
+_WRITE_TEST = ".write-test-"
 _OWN_PATTERNS = (
-    STATE_FILE,
     CONFIG_FILE,
     PARTIAL,
     STAGING,
@@ -40,6 +40,7 @@ _OWN_PATTERNS = (
     f".{CONFIG_FILE}.*",
     "checkpoint-*",
     "runs",
+    STATE_FILE,  # last: without it the rest would be files of nobody
 )
 """What a run may leave even if it is killed; the files of the final result are listed in the state file."""
 
@@ -201,7 +202,7 @@ class RunFolder:
         self._created = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".write-test-{os.getpid()}"
+            probe = self.path / f"{_WRITE_TEST}{os.getpid()}"
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -226,6 +227,9 @@ class RunFolder:
         """Refuses a folder whose content must not be touched."""
         entries = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK_FILE)
         if not self._record:
+            for name in filter(_left_by_a_killed_start, entries):
+                (self.path / name).unlink(missing_ok=True)
+            entries = [name for name in entries if not _left_by_a_killed_start(name)]
             if entries:
                 shown = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "")
                 raise OutputError(
@@ -280,6 +284,11 @@ def check_same_options(path: Path, differences: Iterable[str]) -> None:
             + "\nResume with "
             f"--config {path / CONFIG_FILE}, or start a new run in another folder (--output-dir)."
         )
+
+
+def _left_by_a_killed_start(name: str) -> bool:
+    """Whether a file is one that a process leaves which is killed before there is a state file."""
+    return name.startswith((_WRITE_TEST, f".{STATE_FILE}."))
 
 
 def _unusable(path: Path, error: OSError) -> OutputError:

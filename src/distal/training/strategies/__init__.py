@@ -15,6 +15,7 @@ from __future__ import annotations
 from distal.training.strategies.auto import Auto
 from distal.training.strategies.base import Setting, Step, StepResult, StepStrategy
 from distal.training.strategies.budget import Budget
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.deferred import Deferred
 from distal.training.strategies.recompute import Recompute
 from distal.training.strategies.retain import Retain
@@ -24,6 +25,7 @@ from distal.training.strategies.streamed import Streamed
 __all__ = [
     "Auto",
     "Budget",
+    "Choice",
     "Deferred",
     "Recompute",
     "Retain",

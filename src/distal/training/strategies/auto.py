@@ -9,7 +9,8 @@ import torch.distributed as dist
 
 from distal.errors import ModelError
 from distal.training.strategies.base import Step, StepResult, StepStrategy
-from distal.training.strategies.budget import Budget, bytes_of_all_graphs
+from distal.training.strategies.budget import Budget, bytes_of_all_graphs, mib
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.deferred import Deferred, adapter_bytes, unit_rows
 from distal.training.strategies.recompute import Recompute
 from distal.training.strategies.retain import Retain
@@ -28,7 +29,8 @@ class Auto:
 
     In this order: `retain` where all graphs fit; `deferred` where the model trains LoRA matrices and the gradients
     of all units fit; else whichever of the two saves more of the second pass; else `recompute`. All ranks decide
-    alike, since they decide from the same numbers.
+    alike, since they decide from the same numbers. A run that goes on from a checkpoint stays with what it had
+    chosen, unless that does not fit any more.
 
     Attributes:
         reason: what was chosen and why, empty until then.
@@ -50,6 +52,10 @@ class Auto:
         """What the chosen strategy keeps; chooses if need be."""
         return self._for(step).kept_bytes(step)
 
+    def choice(self) -> Choice | None:
+        """That of the chosen strategy; before there is one, what the run had settled on earlier."""
+        return self.budget.earlier if self._chosen is None else self._chosen.choice()
+
     def _for(self, step: Step) -> StepStrategy:
         if not step.coupled_and_cut:
             self.reason = self.reason or "single: one pass is exact here"
@@ -63,24 +69,28 @@ class Auto:
     def _choose(self, step: Step) -> tuple[StepStrategy, str]:
         if step.setting.sharded:
             return Recompute(), "weights are sharded over ranks"
-        graphs = step.over_ranks(bytes_of_all_graphs(step), dist.ReduceOp.MAX)
         budget = self.budget.bytes(step)
+        if self.budget.earlier is not None:
+            why = f"as before the checkpoint, where it kept {mib(self.budget.earlier.kept)}"
+            return self._named(self.budget.earlier.strategy), f"{why}; {mib(budget)} may be used"
+        graphs = step.over_ranks(bytes_of_all_graphs(step), dist.ReduceOp.MAX)
         n_units = step.over_ranks(len(step.rows) // unit_rows(step), dist.ReduceOp.MAX)
-        sizes = f"graphs of all micro-batches take {_mib(graphs)}"
+        sizes = f"graphs of all micro-batches take {mib(graphs)}"
         try:
             units = n_units * adapter_bytes(step.model, self.dtype)
-            sizes += f", adapter gradients of {n_units} units {_mib(units)}"
+            sizes += f", adapter gradients of {n_units} units {mib(units)}"
         except ModelError:
             units = 0
-        why = f"{sizes}, of {_mib(budget)} that may be used"
+        why = f"{sizes}, of {mib(budget)} that may be used"
         if graphs <= budget:
-            return Retain(self.budget), why
+            return self._named("retain"), why
         if 0 < units <= budget or (units and budget / units > max(budget / graphs, _WORTH_KEEPING)):
-            return Deferred(self.budget, self.dtype), why
+            return self._named("deferred"), why
         if budget / graphs >= _WORTH_KEEPING:
-            return Retain(self.budget), why
-        return Recompute(), why
+            return self._named("retain"), why
+        return self._named("recompute"), why
 
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
+    def _named(self, name: str) -> StepStrategy:
+        if name == "retain":
+            return Retain(self.budget)
+        return Deferred(self.budget, self.dtype) if name == "deferred" else Recompute()

@@ -17,6 +17,7 @@ from distal.scoring import autocast, score_rows, weighted_score
 from distal.training.batch import ScoredBatch, gather_batch, refuse_non_finite, rows_per_unit
 from distal.training.cutting import MicroBatchLimit
 from distal.training.ranks import FILLER
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.randomness import RngState
 from distal.types import DataKind, TokenRow
 
@@ -77,6 +78,10 @@ class StepStrategy(Protocol):
 
     def kept_bytes(self, step: Step) -> int:
         """What the strategy keeps of this batch beside the memory of one micro-batch."""
+        ...
+
+    def choice(self) -> Choice | None:
+        """What a checkpoint must remember for the last bits to stay the same; None where nothing was settled."""
         ...
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch.distributed as dist
 
 from distal.training.memory import free_bytes, graph_bytes
 from distal.training.strategies.base import Step
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.randomness import RngState
 
-__all__ = ["Budget", "bytes_of_all_graphs"]
+__all__ = ["Budget", "bytes_of_all_graphs", "mib"]
+
+logger = logging.getLogger(__name__)
 
 # A device's memory is there to be used; the host's is shared with everything else that runs there.
 _SHARE = {"cuda": 0.8}
@@ -20,25 +25,45 @@ class Budget:
 
     Args:
         limit: bytes; None to measure.
+        earlier: what the run had settled on when its checkpoint was made; it counts where it still fits.
+
+    Attributes:
+        earlier: the same, None once it has been found not to fit.
+        settled: the number, None before anybody asked.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
-        self.measured: int | None = None
+    def __init__(self, limit: int | None = None, earlier: Choice | None = None) -> None:
+        self.limit, self.earlier = limit, earlier
+        # A run that goes on from a checkpoint has loaded the optimizer's moments already.
+        self._moments_coming = earlier is None
+        self.settled: int | None = None
 
     def bytes(self, step: Step) -> int:
-        """The number, the same in every step and on every rank.
+        """The number, the same in every step and on every rank."""
+        if self.settled is None:
+            allowed = self._measure(step) if self.limit is None else self.limit
+            if self.earlier is not None and self.earlier.kept > allowed:
+                logger.warning(
+                    "Strategy %s of the checkpoint keeps %s, of %s that may be used now. How gradients are computed is "
+                    "decided anew, so the last bits of what follows may differ from those of an uninterrupted run.",
+                    self.earlier.strategy,
+                    mib(self.earlier.kept),
+                    mib(allowed),
+                )
+                self.earlier = None
+            # With less than it had been given, but no less than it used, the earlier split of a batch still holds.
+            self.settled = allowed if self.earlier is None else min(self.earlier.budget, allowed)
+        return self.settled
 
-        Measured, it is a share of the free memory, less what the first optimizer step is about to allocate: a
-        gradient and two float32 moments of every trained parameter.
+    def _measure(self, step: Step) -> int:
+        """A share of the free memory, less what the first optimizer step is about to allocate.
+
+        That is a gradient and two float32 moments of every trained parameter.
         """
-        if self.limit is not None:
-            return self.limit
-        if self.measured is None:
-            free = int(_SHARE.get(step.device.type, _SHARE_OF_HOST) * free_bytes(step.device))
-            coming = sum(p.numel() * (p.element_size() + 8) for p in step.trained_parameters())
-            self.measured = step.over_ranks(max(0, free - coming), dist.ReduceOp.MIN)
-        return self.measured
+        free = int(_SHARE.get(step.device.type, _SHARE_OF_HOST) * free_bytes(step.device))
+        moments = 8 if self._moments_coming else 0
+        coming = sum(p.numel() * (p.element_size() + moments) for p in step.trained_parameters())
+        return step.over_ranks(max(0, free - coming), dist.ReduceOp.MIN)
 
 
 def bytes_of_all_graphs(step: Step) -> int:
@@ -50,3 +75,13 @@ def bytes_of_all_graphs(step: Step) -> int:
     state.put_back()
     total = sum(step.padded_tokens(g) for g in step.groups)
     return round(size * total / max(1, step.padded_tokens(group)))
+
+
+def mib(size: int) -> str:
+    """Bytes for messages.
+
+    Example:
+        >>> mib(3 * 2**20)
+        '3 MiB'
+    """
+    return f"{size / 2**20:,.0f} MiB"

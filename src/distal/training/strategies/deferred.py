@@ -9,6 +9,7 @@ from distal.errors import ConfigError, ModelError
 from distal.training.batch import rows_per_unit
 from distal.training.strategies.base import Step, StepResult
 from distal.training.strategies.budget import Budget
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.second_pass import score_without_gradient
 from distal.training.strategies.unit_gradients import UnitGradients, adapter_matrices
 
@@ -61,8 +62,16 @@ class Deferred:
 
     def kept_bytes(self, step: Step) -> int:
         """The buffer."""
-        buffer = self._buffer(step, unit_rows(step)).buffer
-        return buffer.numel() * buffer.element_size()
+        return self._buffer(step, unit_rows(step)).bytes
+
+    def choice(self) -> Choice | None:
+        """A budget that holds the buffer holds the same units in it."""
+        budget = self.budget.settled
+        if budget is None:
+            return None
+        before = 0 if self.budget.earlier is None else self.budget.earlier.kept
+        held = 0 if self._gradients is None else self._gradients.bytes
+        return Choice(strategy=self.name, budget=budget, kept=min(budget, max(held, before)))
 
     def _buffer(self, step: Step, width: int) -> UnitGradients:
         """The buffer, made in the first step and again if a later one has more units."""

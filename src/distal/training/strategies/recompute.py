@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distal.training.strategies.base import Step, StepResult
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.second_pass import score_without_gradient
 
 __all__ = ["Recompute"]
@@ -23,3 +24,7 @@ class Recompute:
     def kept_bytes(self, step: Step) -> int:
         """Nothing."""
         return 0
+
+    def choice(self) -> Choice | None:
+        """Always fits."""
+        return Choice(strategy=self.name, budget=0, kept=0)

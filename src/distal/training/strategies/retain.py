@@ -7,6 +7,7 @@ from torch import Tensor
 from distal.training.memory import graph_bytes
 from distal.training.strategies.base import Step, StepResult
 from distal.training.strategies.budget import Budget, bytes_of_all_graphs
+from distal.training.strategies.choice import Choice
 from distal.training.strategies.second_pass import score_without_gradient
 
 __all__ = ["Retain"]
@@ -20,22 +21,30 @@ class Retain:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self._per_token = 0.0
+        self._most = 0
+        self._cut_short = False
 
     def run(self, step: Step) -> StepResult:
         """See `StepStrategy`."""
         step.refuse_sharded(self.name)
         allowed = self.budget.bytes(step)
+        if self.budget.earlier is not None:
+            self._per_token = max(self._per_token, self.budget.earlier.per_token)
         kept: list[Tensor] = []
         used = 0.0
         with step.unsynchronised():
             for group in step.groups:
                 # The longest come first, so what a token took so far is no less than what it will take.
-                if not group or used + self._per_token * step.padded_tokens(group) > allowed:
+                if not group:
+                    break
+                if used + self._per_token * step.padded_tokens(group) > allowed:
+                    self._cut_short = True
                     break
                 scores, size = graph_bytes(step.model, lambda group=group: step.score(group))
                 used += size
                 self._per_token = max(self._per_token, size / step.padded_tokens(group))
                 kept.append(scores)
+        self._most = max(self._most, round(used))
         pending = score_without_gradient(step, step.groups[len(kept) :])
         result = step.coefficients(step.gather([*kept, *pending.scores]))
         local = result.coefficients[result.batch.local]
@@ -54,3 +63,12 @@ class Retain:
         total = bytes_of_all_graphs(step)
         one = total * step.padded_tokens(step.groups[0]) // max(1, sum(map(step.padded_tokens, step.groups)))
         return max(0, min(total, self.budget.bytes(step)) - one)
+
+    def choice(self) -> Choice | None:
+        """The budget is needed whole where it has cut a step short: there it says which graphs are kept."""
+        budget = self.budget.settled
+        if budget is None:
+            return None
+        before = 0 if self.budget.earlier is None else self.budget.earlier.kept
+        kept = budget if self._cut_short else min(budget, max(self._most, before))
+        return Choice(strategy=self.name, budget=budget, kept=kept, per_token=self._per_token)

@@ -7,6 +7,7 @@ from torch import Tensor
 from distal.errors import ConfigError
 from distal.training.batch import local_batch, without_non_finite
 from distal.training.strategies.base import Step, StepResult
+from distal.training.strategies.choice import Choice
 
 __all__ = ["Single"]
 
@@ -33,6 +34,10 @@ class Single:
     def kept_bytes(self, step: Step) -> int:
         """Nothing."""
         return 0
+
+    def choice(self) -> Choice | None:
+        """None: there is one way only."""
+        return None
 
 
 def _whole(step: Step) -> StepResult:

@@ -8,6 +8,7 @@ from torch import Tensor
 from distal.objectives import ObjectiveOutput
 from distal.training.batch import local_batch, without_non_finite
 from distal.training.strategies.base import Step, StepResult
+from distal.training.strategies.choice import Choice
 from distal.training.stream import OrderStatistics
 
 __all__ = ["Streamed"]
@@ -45,3 +46,7 @@ class Streamed:
     def kept_bytes(self, step: Step) -> int:
         """The running laws are a few thousand numbers on the host."""
         return 0
+
+    def choice(self) -> Choice | None:
+        """None: there is one way only."""
+        return None

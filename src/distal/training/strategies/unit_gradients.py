@@ -116,6 +116,11 @@ class UnitGradients:
         # Outputs must carry a graph even where nothing before the first adapter does.
         self._anchor = torch.zeros((), device=first.device, requires_grad=True)
 
+    @property
+    def bytes(self) -> int:
+        """What the buffer takes."""
+        return self.buffer.numel() * self.buffer.element_size()
+
     @staticmethod
     def bytes_per_unit(matrices: Sequence[nn.Linear], dtype: torch.dtype | None) -> int:
         """What one unit takes in the buffer."""
