@@ -108,7 +108,7 @@ def head_of(model: nn.Module) -> nn.Module:
 def plain_head(model: nn.Module, head: nn.Module, probe: Tensor) -> LogitTransform | None:
     """What the model does to its logits, or None where only its own head is sure to give them.
 
-    The model is examined at the first call, in a pass of a few tokens without gradient or dropout.
+    The model is examined at the first call, in a pass of a few tokens without dropout.
 
     Args:
         model: possibly wrapped.
@@ -183,14 +183,17 @@ def _unusual_head(head: nn.Module) -> str:
     return ""
 
 
-@torch.no_grad()
 def _examine(model: nn.Module, head: nn.Module, ids: Tensor) -> LogitTransform | None:
-    """The first of the transforms that the configuration may mean by which the model's logits are reproduced."""
+    """The first of the transforms that the configuration may mean by which the model's logits are reproduced.
+
+    Gradients are on or off as they are for the pass that follows: a user's hooks may count on it.
+    """
     matrix = cast(nn.Linear, head)
     hypotheses = list(stated_transforms(model))
     size = max([_PROBE_SIZE, *(3 * known.cap for known in hypotheses if known.cap)])
     probes: list[Tensor] = []
 
+    @torch.no_grad()
     def put_in(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         states = args[0].reshape(-1, args[0].shape[-1])
         largest = F.linear(states, matrix.weight, matrix.bias).abs().max().clamp(min=1e-6)
@@ -202,11 +205,11 @@ def _examine(model: nn.Module, head: nn.Module, ids: Tensor) -> LogitTransform |
     try:
         with _evaluating(model):
             output = model(input_ids=ids[None], attention_mask=None, use_cache=False)
-        found = cast(Tensor, output.logits)
+        found = cast(Tensor, output.logits).detach()
     finally:
         handle.remove()
     if len(probes) == 1:
-        products = F.linear(probes[0], matrix.weight, matrix.bias)
+        products = F.linear(probes[0], matrix.weight, matrix.bias).detach()
         dtype = products.dtype
         products, found = _wide(products), _wide(found)
         for known in hypotheses:

@@ -47,7 +47,7 @@ class _Tiles:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, transform: LogitTransform, tile: int) -> None:
         self.weight, self.bias, self.transform, self.tile = weight, bias, transform, tile
-        self._held: list[Tensor] = []
+        self._held: dict[int, Tensor] = {}
 
     def starts(self, n: int) -> Iterator[slice]:
         """Where the tiles of n tokens lie."""
@@ -64,7 +64,7 @@ class _Tiles:
         The residual lasts until the next tile, unless it is to be kept.
         """
         logits, slope = self.transform.with_slope(self._project(hidden))
-        room = None if keep else self._room(1, logits)
+        room = None if keep else self._room(1, logits.shape[0], logits.dtype)
         if room is None:
             log_p = torch.log_softmax(logits, dim=-1)
         else:
@@ -74,32 +74,40 @@ class _Tiles:
         residual = log_p.exp_().scatter_(1, targets[:, None], torch.expm1(at_target))
         if slope is not None:
             residual.mul_(slope)
-        return at_target.squeeze(1), residual.to(hidden.dtype)
+        if residual.dtype != hidden.dtype:
+            room = None if keep else self._room(2, hidden.shape[0], hidden.dtype)
+            residual = residual.to(hidden.dtype) if room is None else room.copy_(residual)
+        return at_target.squeeze(1), residual
 
     def _project(self, hidden: Tensor) -> Tensor:
         """(n, V) products in float32 (float64 for float64 operands), which the caller may overwrite.
 
         On CUDA the matrix product hands its float32 sums over; elsewhere they are rounded to the operands' type first.
         """
-        weight, bias = self.weight, self.bias
-        if hidden.is_cuda and hidden.dtype in (torch.bfloat16, torch.float16):
+        weight, bias, n = self.weight, self.bias, hidden.shape[0]
+        narrow = hidden.dtype not in (torch.float32, torch.float64)
+        if hidden.is_cuda and narrow:
             z = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
             return z if bias is None else z.add_(bias)
-        room = self._room(0, hidden)
+        room = self._room(2 if narrow else 0, n, hidden.dtype)
         if room is None:
             z = F.linear(hidden, weight, bias)
-            return z if z.dtype == torch.float64 else z.float()
-        if bias is None:
-            return torch.mm(hidden, weight.t(), out=room)
-        return torch.addmm(bias, hidden, weight.t(), out=room)
+        elif bias is None:
+            z = torch.mm(hidden, weight.t(), out=room)
+        else:
+            z = torch.addmm(bias, hidden, weight.t(), out=room)
+        if not narrow:
+            return z
+        room = self._room(0, n, torch.float32)
+        return z.float() if room is None else room.copy_(z)
 
-    def _room(self, number: int, like: Tensor) -> Tensor | None:
+    def _room(self, number: int, n: int, dtype: torch.dtype) -> Tensor | None:
         """(n, V) of the memory that serves all tiles; none where the allocator holds on to memory by itself."""
-        if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        if self.weight.device.type != "cpu":
             return None
-        while len(self._held) <= number:
-            self._held.append(like.new_empty(self.tile, self.weight.shape[0]))
-        return self._held[number][: like.shape[0]]
+        if number not in self._held:
+            self._held[number] = self.weight.new_empty(self.tile, self.weight.shape[0], dtype=dtype)
+        return self._held[number][:n]
 
 
 def log_probs_only(
