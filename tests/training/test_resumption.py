@@ -83,6 +83,17 @@ def test_the_sampler_starts_at_the_epoch_of_the_checkpoint(build, interrupted):
     assert epochs == [1]
 
 
+def test_a_run_that_has_taken_its_last_step_takes_no_other(build, tmp_path):
+    """Killed while its results were written, in the middle of an epoch."""
+    whole = build("run", max_steps=7)
+    whole.train()
+    resumed = build("run", max_steps=7)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 7
+    assert equal(state_of(whole), state_of(resumed))
+    assert len((tmp_path / "run" / "health.jsonl").read_text().splitlines()) == 7
+
+
 def test_a_checkpoint_can_be_named(build, interrupted, tmp_path):
     interrupted()
     whole = build("whole")

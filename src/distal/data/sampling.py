@@ -60,6 +60,9 @@ class OptimizerBatchSampler(Sampler[list[int]]):
         ConfigError: a number is of the wrong type or size, or a batch cannot give every rank a unit.
         DataError: the data set is too small for a single batch, or holds one label only.
 
+    Attributes:
+        exhausted: set it where a run has taken all its steps: then nothing is yielded.
+
     Warns:
         UserWarning: the data set is smaller than one batch, so that every batch is the whole data set.
 
@@ -85,6 +88,7 @@ class OptimizerBatchSampler(Sampler[list[int]]):
         self.world_size = _whole("world_size", world_size, 1)
         self.rank = _whole("rank", rank, 0)
         self.epoch = 0
+        self.exhausted = False
         if self.rank >= self.world_size or self.global_batch_size < self.world_size:
             raise ConfigError(
                 f"rank={rank} of world_size={world_size} with global_batch_size={global_batch_size}: ranks "
@@ -103,6 +107,8 @@ class OptimizerBatchSampler(Sampler[list[int]]):
         return self._n_batches
 
     def __iter__(self) -> Iterator[list[int]]:
+        if self.exhausted:
+            return
         batches = self._plan.batches(np.random.default_rng([self.seed, self.epoch]))
         for batch in itertools.islice(batches, self._n_batches):
             yield batch[self.rank :: self.world_size].tolist()

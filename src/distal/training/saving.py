@@ -126,6 +126,13 @@ class ResumableTrainer(Trainer):
             return self.args.max_steps
         return math.ceil(self.args.num_train_epochs * steps_per_epoch)
 
+    def no_steps_left(self, steps_per_epoch: int) -> bool:
+        """Whether the checkpoint is that of the last step, as of a run that was killed while it wrote its results.
+
+        The parent class would take one step more where that step is not the last one of an epoch.
+        """
+        return 0 < self.total_steps(steps_per_epoch) <= self._first_step
+
     # ---------------------------------------------------------------- saving
 
     def _get_output_dir(self, trial: Any) -> str:

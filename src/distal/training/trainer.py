@@ -158,6 +158,7 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
         """One item per optimizer step: this rank's rows of the optimizer batch."""
         sampler = self._sampler()
         sampler.set_epoch(self.first_epoch(len(sampler)))
+        sampler.exhausted = self.no_steps_left(len(sampler))
         rows: Any = LateRows(self._train_data) if prepared_later(self.accelerator) else self._train_data()
         # Rows are small: no pinning, and accelerate need not see a loader that already knows ranks and devices.
         return StepLoader(
