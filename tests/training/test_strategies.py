@@ -36,9 +36,9 @@ def passes(monkeypatch):
         counted["with" if torch.is_grad_enabled() else "without"] += len(rows)
         return score_rows(model, rows, layout)
 
-    def counting_weighted(model, rows, weights):
+    def counting_weighted(model, rows, weights, layout):
         counted["with"] += len(rows)
-        return weighted_score(model, rows, weights)
+        return weighted_score(model, rows, weights, layout)
 
     monkeypatch.setattr("distal.training.strategies.base.score_rows", counting)
     monkeypatch.setattr("distal.training.strategies.base.weighted_score", counting_weighted)
