@@ -46,6 +46,7 @@ ABLATION: dict[str, dict[str, Any]] = {
 def rows_of(options: argparse.Namespace) -> list[Row]:
     """The rows that were asked for, the most telling first."""
     common: dict[str, Any] = {"steps": options.steps, "warmup": options.warmup, "shape": options.shape}
+    common["divide_lengths"] = options.divide_lengths
     if options.toy:
         common |= {"shape": "toy", "pairs": 4, "divide_lengths": 16, "fixed_length": 16, "steps": 2}
     return [
@@ -97,6 +98,7 @@ def main() -> None:
     )
     parser.add_argument("--objectives", nargs="+", choices=["aot", "dpo"], default=["aot", "dpo"])
     parser.add_argument("--tunings", nargs="+", choices=["full", "lora"], default=["full"])
+    parser.add_argument("--divide-lengths", type=int, default=4, help="recorded lengths over this")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -262,6 +262,7 @@ def environment(threads: int) -> dict[str, Any]:
         if torch.cuda.is_available()
         else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "cores_used": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")},

@@ -116,7 +116,9 @@ class Row:
     @property
     def name(self) -> str:
         """Unique among the rows of a study."""
-        return f"{self.shape} {self.tuning} {self.objective} {self.workload} {self.dtype} V={self.vocabulary}"
+        natural = self.workload != "fixed" and self.shape == "small"
+        lengths = f" lengths/{self.divide_lengths}" if natural else ""
+        return f"{self.shape} {self.tuning} {self.objective} {self.workload}{lengths} {self.dtype} V={self.vocabulary}"
 
     def to_json(self) -> str:
         """For the command line of a process."""
