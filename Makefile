@@ -34,7 +34,7 @@ python:
 	@command -v "$(PYTHON)" >/dev/null || { echo "PYTHON=$(PYTHON): no such program" >&2; exit 2; }
 
 setup: python ## create or update the environment: Distal, the development tools and the test oracles
-	@$(SETUP) --extras dev,bench,judge,benchmarks,quantized
+	@$(SETUP) --extras dev,bench,judge,benchmarks
 
 runtime: python
 	@$(SETUP)

@@ -41,7 +41,7 @@ def main() -> int:
                 "--ignore-installed",
                 "--report",
                 str(report),
-                f"{ROOT}[dev,bench,judge,benchmarks,quantized]",
+                f"{ROOT}[dev,bench,judge,benchmarks]",
                 "hatchling",
                 *torch,
             ],
