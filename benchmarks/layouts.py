@@ -28,9 +28,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from steps.study import show
+
 from distal.scoring import PACKED, PADDED, PREFIX_SHARED, Layout, score_rows
 from distal.types import TokenRow
-from steps.study import show
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "layouts.json"
