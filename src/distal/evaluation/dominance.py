@@ -84,7 +84,7 @@ def evaluate_dominance(
         reference_scores,
         np.array([row.desirable for row in rows]),
         paired=dataset.kind == "paired",
-        noise=score_noise(compute_dtype(model, autocast_dtype), [row.completion_length for row in rows]),
+        noise=score_noise(compute_dtype(model, autocast_dtype), [row.scored_length for row in rows]),
         **options,
     )
 
