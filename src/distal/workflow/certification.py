@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
+from distal.data import ReadOptions, TokenizedPreferences, default_cache_dir, prepare_dataset
 from distal.errors import ConfigError, OutputError
 from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report.figures import plot_reward_quantiles
@@ -128,6 +128,7 @@ def certify(
         split=options.split,
         name="data",
         reading=options.reading,
+        cache_dir=default_cache_dir(),
     )
     for line in data.report.summary():
         tell(line)
