@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
+from distal.data import ReadOptions, TokenizedPreferences, default_cache_dir, prepare_dataset
 from distal.errors import ConfigError
 from distal.scoring import LAYOUT_NAMES
 from distal.scoring.loading import check_vocabulary, load_model, load_tokenizer
@@ -88,6 +88,7 @@ def scored_data(
         split=options.split,
         name="data",
         reading=options.reading,
+        cache_dir=default_cache_dir(),
     )
     for line in data.report.summary():
         tell(line)
