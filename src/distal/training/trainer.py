@@ -35,7 +35,7 @@ from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
 from distal.training.laying_out import LayoutTrainer
 from distal.training.loading import LateRows, StepLoader
-from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.models import has_dropout, policy_and_reference
 from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
@@ -86,13 +86,9 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
         if not isinstance(args, AlignmentConfig):  # pyright: ignore[reportUnnecessaryIsInstance] - users' mistakes
             raise ConfigError(f"args: expected an AlignmentConfig, got {type(args).__name__}")
         set_seed(args.seed)  # a new adapter is drawn at random
-        policy = resolve_model(model)
-        if peft_config is not None:
-            policy = add_adapter(policy, peft_config)
-        frozen = None if ref_model is None else resolve_model(ref_model)
-        if args.disable_dropout:
-            for switched in (policy, frozen):
-                disable_dropout(switched)
+        policy, frozen = policy_and_reference(
+            model, ref_model, peft_config, without_dropout=args.disable_dropout
+        )
         self.objective = args.build_objective()
         self._metrics: dict[str, list[float]] = {}
         super().__init__(
