@@ -44,6 +44,7 @@ def convert(  # noqa: PLR0913 - the parameters of a verb are its options
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write data in the columns prompt, chosen, rejected, or prompt, completion, label."""
+    from distal.report.text import printable
     from distal.workflow.data_verbs import convert_file
     from distal.workflow.reading import read_options
 
@@ -61,5 +62,5 @@ def convert(  # noqa: PLR0913 - the parameters of a verb are its options
     )
     report = convert_file(data, output, options, split=split, on_bad_rows=on_bad_rows, overwrite=overwrite)
     for line in report.summary():
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo(f"Written: {output}")
