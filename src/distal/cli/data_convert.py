@@ -36,6 +36,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write data in the columns prompt, chosen, rejected, or prompt, completion, label."""
+    from distal.report.text import printable
     from distal.workflow.data_verbs import convert_file
 
     options = reading.options(grade_weights=grade_weights)
@@ -43,5 +44,5 @@ def convert(
         data, output, options, split=reading.split, on_bad_rows=on_bad_rows, overwrite=overwrite
     )
     for line in report.summary():
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo(f"Written: {output}")

@@ -32,6 +32,7 @@ def split(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Write data into two files in TRL's columns; all preferences of one prompt go into the same one."""
+    from distal.report.text import printable
     from distal.workflow.data_verbs import split_file
 
     options = reading.options()
@@ -46,5 +47,5 @@ def split(
         overwrite=overwrite,
     )
     for line in report.summary():
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo(f"Written: {train} ({report.n_kept - n_held_out}), {held_out} ({n_held_out})")

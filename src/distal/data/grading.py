@@ -22,8 +22,10 @@ from distal.data.grades import (
     paired_answers,
     threshold_of,
 )
+from distal.data.places import read_placed
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Answer, Preference, Text, checked
+from distal.data.values import listed
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
@@ -113,7 +115,7 @@ def graded_preferences(
     if not len(table.grades):
         raise DataError(
             f"{name}: no answer is graded by {', '.join(weights)}; graded attributes that were found: "
-            f"{', '.join(sorted(names)) or 'none'}; name some of them with grades (--grades)"
+            f"{listed(sorted(names))}; name some of them with grades (--grades)"
         )
     plan = _Unpaired(table, options) if options.kind == "unpaired" else _Pairs(table, options)
     number = -1
@@ -131,7 +133,7 @@ def _answers(rows: Iterable[Mapping[str, object]], form: Format) -> Iterator[tup
     """Every answer of every row, and every problem."""
     for source_row, row in enumerate(rows):
         try:
-            for made in form.read(row):
+            for made in read_placed(form.read, row):
                 assert not isinstance(made, Preference), f"format {form.name} is not graded"
                 yield source_row, made
         except RowProblem as problem:
@@ -148,7 +150,7 @@ def _sum(grades: Mapping[str, float], weights: Mapping[str, float]) -> float | N
 
 
 def _no_grade(found: Mapping[str, float], weights: Mapping[str, float]) -> RowProblem:
-    shown = ", ".join(sorted(found)) or "none"
+    shown = listed(sorted(found))
     return RowProblem("no_grade", f"graded by {shown}, not by {', '.join(weights)}", "grade the answer")
 
 

@@ -9,9 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from distal.data.broken import first_line
 from distal.data.files import (
     READERS,
     Row,
+    check_beginning,
     missing_path,
     parquet_columns,
     read_csv,
@@ -97,7 +99,8 @@ def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
         )
     try:
         exists, is_folder = path.exists(), path.is_dir()
-        empty = exists and not is_folder and path.stat().st_size == 0
+        is_file = path.is_file()
+        empty = is_file and path.stat().st_size == 0
     except OSError as error:
         raise unreadable(path, error) from error
     if is_folder:
@@ -109,8 +112,13 @@ def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
     reader = reader_for(path)
     if split is not None:
         raise ConfigError(f"split={split!r} has no meaning for the single file {path}; leave it out")
+    if not is_file:
+        raise DataError(
+            f"{path}: is no regular file (a pipe or a device, say); write the rows to a file first"
+        )
     if empty:
         raise DataError(f"{path}: the file is empty; it should hold at least one row")
+    check_beginning(path, reader)
     names = parquet_columns(path) if reader is read_parquet else None
     return RawRows(
         str(path),
@@ -147,7 +155,7 @@ def _load_folder(path: Path) -> object:
         except OSError as refusal:
             raise unreadable(path, refusal) from error
         raise DataError(
-            f"{path}: not a folder written by datasets' save_to_disk ({_first_line(error)}); it holds "
+            f"{path}: not a folder written by datasets' save_to_disk ({first_line(error)}); it holds "
             f"{found}; name one data file in it instead"
         ) from error
 
@@ -160,7 +168,7 @@ def _from_hub(name: str, split: str | None) -> RawRows:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # network, hub, and reader errors of many classes
         raise DataError(
-            f"{name}: no such local file, and the hub data set could not be loaded: {_first_line(error)}; "
+            f"{name}: no such local file, and the hub data set could not be loaded: {first_line(error)}; "
             f"check the name, the split and the connection"
         ) from error
     return _from_dataset(_choose_split(loaded, None, name), name)
@@ -192,15 +200,16 @@ def _from_dataset(dataset: datasets.Dataset, name: str) -> RawRows:
         wanted = [column for column in dataset.column_names if column in columns] or dataset.column_names
         table = dataset.select_columns(wanted).with_format(None)
         for start in range(0, len(table), _BATCH_ROWS):
-            batch: dict[str, list[Any]] = table[start : start + _BATCH_ROWS]
+            try:
+                batch: dict[str, list[Any]] = table[start : start + _BATCH_ROWS]
+            except Exception as error:  # files behind it may be broken in many ways
+                raise DataError(
+                    f"{name}: rows {start} to {start + _BATCH_ROWS - 1} (counted from 0) cannot be read: "
+                    f"{first_line(error)}; save or download the data again"
+                ) from error
             for values in zip(*(batch[column] for column in wanted), strict=True):
                 yield dict(zip(wanted, values, strict=True))
 
     return RawRows(
         name, read, tuple(dataset.column_names), dataset.__len__, content=content_of_dataset(dataset)
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -14,8 +14,10 @@ from distal.data.formats.base import Made, attempt
 from distal.data.grading import GradeOptions, graded_preferences
 from distal.data.identity import Content
 from distal.data.loading import DataLike, RawRows, open_rows
+from distal.data.places import placed, read_placed
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference, as_conversation
+from distal.data.values import listed, shown_name
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
@@ -27,7 +29,8 @@ Item: TypeAlias = "Row | Preference | RowProblem"
 _SNIFFED_ROWS = 1000
 _LOOKED_AT = 100
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_LABELS = ("label", "kto_tag", "is_safe")
+_LABELS = ("label", "kto_tag", "is_safe", "is_response_0_safe", "is_response_1_safe")
+_CHOICES = ("better_response_id", "safer_response_id", "choice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ def open_preferences(
     if options.format is not None and not form.columns & set(columns):
         raise DataError(
             f"{raw.name}: no column of the format {form.name} is there; found "
-            f"{', '.join(map(str, columns)) or 'none'}, expected {form.title}; name another format, or map columns"
+            f"{listed(columns)}, expected {form.title}; name another format, or map columns"
         )
     grades = _grade_options(form, options.grades)
     read = _Read(form.read, form.turns if options.chat else None)
@@ -216,41 +219,48 @@ class _Opened:
 
     def first(self) -> list[Row]:
         """Rows by which the format is recognised."""
-        first = list(itertools.islice(self.rows(COLUMNS), _SNIFFED_ROWS))
+        first = list(itertools.islice(self._written(COLUMNS), _SNIFFED_ROWS))
         if not first:
-            raise DataError(f"{self.raw.name}: holds no rows")
-        return first
+            raise DataError(
+                f"{self.raw.name}: holds no rows, expected at least one; see whether it was written to its end"
+            )
+        for source in self.names.values():
+            if all(_inside(row, source) is _ABSENT for row in first):
+                found = self._found(first)
+                raise DataError(
+                    f"{self.raw.name}: map names the column {shown_name(source)}, which is not there; found "
+                    f"{listed(found)}; correct the name in map"
+                )
+        return list(map(self._read, first))
 
     def columns(self, first: Sequence[Row]) -> tuple[str, ...]:
         """All columns, renamed."""
-        found = self.raw.columns or tuple(dict.fromkeys(column for row in first for column in row))
+        found = self._found(first)
         top = {source.partition(".")[0] for source in self.names.values()}
-        missing = sorted(top - set(found) - {c for row in first for c in row})
-        if missing and self.raw.columns is not None:
-            raise self._missing(missing, found)
         return tuple(dict.fromkeys([*(c for c in found if c not in top - set(self.names)), *self.names]))
 
     def rows(self, columns: Collection[str]) -> Iterator[Row]:
         """The rows, of tables with the wanted columns only."""
-        wanted = set(columns) | {source.partition(".")[0] for source in self.names.values()}
-        rows = self.raw.read(wanted)
+        rows = self._written(columns)
+        return map(self._read, rows) if self.names or self.raw.only_strings else rows
+
+    def _found(self, first: Sequence[Row]) -> tuple[str, ...]:
+        return self.raw.columns or tuple(dict.fromkeys(column for row in first for column in row))
+
+    def _written(self, columns: Collection[str]) -> Iterator[Row]:
+        """The rows as they are written."""
+        sources = self.names.values()
+        return self.raw.read({*columns, *sources, *(source.partition(".")[0] for source in sources)})
+
+    def _read(self, row: Row) -> Row:
+        """A row with its columns renamed and its labels read."""
         if self.names:
-            rows = map(self._renamed, rows)
-        return map(_typed, rows) if self.raw.only_strings else rows
-
-    def _renamed(self, row: Row) -> Row:
-        found = {target: _inside(row, source) for target, source in self.names.items()}
-        if all(value is _ABSENT for value in found.values()):
-            raise self._missing(sorted(self.names.values()), tuple(row))
-        gone = set(self.names.values()) - set(self.names)
-        kept = {column: value for column, value in row.items() if column not in gone}
-        return kept | {target: value for target, value in found.items() if value is not _ABSENT}
-
-    def _missing(self, wanted: Sequence[str], found: Sequence[Any]) -> DataError:
-        return DataError(
-            f"{self.raw.name}: map names the column {', '.join(wanted)}, which is not there; found "
-            f"{', '.join(map(str, found)) or 'none'}"
-        )
+            found = {target: _inside(row, source) for target, source in self.names.items()}
+            gone = set(self.names.values()) - set(self.names)
+            kept = {column: value for column, value in row.items() if column not in gone}
+            new = {target: value for target, value in found.items() if value is not _ABSENT}
+            row = placed(kept | new, row)
+        return _typed(row) if self.raw.only_strings else row
 
 
 _ABSENT = object()
@@ -271,7 +281,9 @@ def _inside(row: Row, path: str) -> Any:
 def _typed(row: Row) -> Row:
     """Labels of a table of strings; grades are read as numbers anyway."""
     words = {name: row[name].strip().lower() for name in _LABELS if isinstance(row.get(name), str)}
-    return {**row, **{name: _WORDS[word] for name, word in words.items() if word in _WORDS}}
+    typed: dict[str, Any] = {name: _WORDS[word] for name, word in words.items() if word in _WORDS}
+    typed |= {name: int(row[name]) for name in _CHOICES if row.get(name) in ("0", "1")}
+    return placed({**row, **typed}, row) if typed else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +294,8 @@ class _Read:
     turns: Callable[[str], Conversation] | None
 
     def __call__(self, item: Item) -> Iterator[Preference | RowProblem]:
-        made = iter([item]) if isinstance(item, (Preference, RowProblem)) else self.read(item)
+        is_made = isinstance(item, (Preference, RowProblem))
+        made: Iterator[Any] = iter([item]) if is_made else read_placed(self.read, item)
         for one in made:
             if isinstance(one, Preference) and self.turns is not None:
                 one = attempt(_Chat(one, self.turns))
