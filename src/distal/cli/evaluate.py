@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading
+from distal.cli import evaluate_benchmarks, reading
 
 __all__ = ["register"]
 
@@ -16,8 +16,11 @@ _MODELS, _DATA, _RESULT = "Models", "Data", "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the application."""
-    verbs = typer.Typer(no_args_is_help=True, help="Evaluate a model against its reference on preferences.")
+    verbs = typer.Typer(
+        no_args_is_help=True, help="Evaluate a model: against its reference on preferences, or on benchmarks."
+    )
     verbs.command("dominance")(dominance)
+    verbs.command("benchmarks")(evaluate_benchmarks.benchmarks)
     app.add_typer(verbs, name="evaluate")
 
 
