@@ -154,11 +154,13 @@ def _text(row: Row, column: str) -> str:
 
 
 def _texts(row: Row, column: str) -> list[str]:
+    """A list of texts; empty ones, which TruthfulQA has, are no answers and left out."""
     value = row.get(column)
-    items = cast(list[Any], value) if isinstance(value, list) else []
-    if not items or not all(isinstance(item, str) and item.strip() for item in items):
+    items = cast(list[Any], value) if isinstance(value, list) else [None]
+    texts = [item for item in items if isinstance(item, str) and item.strip()]
+    if not texts or not all(isinstance(item, str) for item in items):
         raise _UnreadableRowError(f"{column} holds {str(value)[:80]!r}, expected a list of texts")
-    return cast(list[str], items)
+    return texts
 
 
 def _options(row: Row, opening: str, mark: str) -> tuple[str, list[str], int]:
