@@ -64,7 +64,7 @@ class BenchmarkOptions:
             given = getattr(self, name)
             if given is not None and given < value:
                 raise ConfigError(f"{name} must be at least {value}; got {given}.")
-        if self.benchmark_data is not None and self.suite != "local":
+        if self.benchmark_data is not None and self.suite == "open-llm":
             raise ConfigError("benchmark_data has no effect but in the suite local: add --suite local.")
         if self.chat_template is not None and not self.apply_chat_template:
             raise ConfigError(

@@ -6,8 +6,9 @@ import gc
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def run_benchmarks(
         raise ConfigError("benchmarks run in one process; start them without torchrun or accelerate.")
     version = harness_version()
     sources = _sources(options)
+    tokenizers = {source.name: _tokenizer(source.name, options) for source in sources}
     with _claimed(options.output):
         loaded = load_tasks(
             options.suite,
@@ -77,7 +79,9 @@ def run_benchmarks(
         try:
             with meter("benchmarks" if options.progress else None, total=run.work) as advance:
                 for source in sources:
-                    run.evaluate(source, advance)
+                    ghost = run.evaluate(source, tokenizers[source.name], advance)
+                    if ghost() is not None:  # parts that refer to each other are not gone by themselves
+                        gc.collect()
         except KeyboardInterrupt as error:
             done, total = run.progress()
             raise RunInterrupted(
@@ -135,15 +139,18 @@ class _Run:
         if done:
             tell(f"{done} of {total} tasks were finished before and are kept.")
 
-    def evaluate(self, source: _Source, advance: Callable[[float], None]) -> None:
-        """Loads a model and evaluates the tasks that are not finished under it."""
-        with _opened(source.name, self.options) as (model, tokenizer):
-            for side in source.sides:
-                off = len(source.sides) == 2 and side == "before"
-                with ExitStack() as stack:
-                    if off:
-                        stack.enter_context(AdapterOff(model).active())
-                    self._evaluate_side(side, model, tokenizer, _identity(model, source.name, off), advance)
+    def evaluate(self, source: _Source, tokenizer: Any, advance: Callable[[float], None]) -> weakref.ref[Any]:
+        """Loads a model, evaluates the tasks that are not finished under it, and lets go of it.
+
+        Returns:
+            A weak reference to the model, by which one sees whether its memory is free again.
+        """
+        model = _load(source.name, tokenizer, self.options)
+        for side in source.sides:
+            off = len(source.sides) == 2 and side == "before"
+            with AdapterOff(model).active() if off else nullcontext():
+                self._evaluate_side(side, model, tokenizer, _identity(model, source.name, off), advance)
+        return weakref.ref(model)
 
     def progress(self) -> tuple[int, int]:
         """Finished tasks of both sides, and all of them."""
@@ -295,11 +302,8 @@ def _claimed(folder: Path) -> Generator[None]:
         lock.release()
 
 
-@contextmanager
-def _opened(name: str, options: BenchmarkOptions) -> Generator[tuple[Any, Any]]:
-    """A model on the best device with its tokenizer, which are gone from memory afterwards."""
-    from accelerate import PartialState
-
+def _tokenizer(name: str, options: BenchmarkOptions) -> Any:
+    """The tokenizer of a model, with the chat template that is to be applied."""
     tokenizer: Any = load_tokenizer(options.tokenizer or name, trust_remote_code=options.trust_remote_code)
     if options.chat_template is not None:
         tokenizer.chat_template = read_chat_template(options.chat_template)
@@ -308,6 +312,15 @@ def _opened(name: str, options: BenchmarkOptions) -> Generator[tuple[Any, Any]]:
             f"the tokenizer of {name} has no chat template to apply; give one (--chat-template FILE), or leave out "
             "--apply-chat-template."
         )
+    return tokenizer
+
+
+def _load(name: str, tokenizer: Any, options: BenchmarkOptions) -> Any:
+    """A model on the best device."""
+    from accelerate import PartialState
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the model before it left
     model = load_model(
         name,
         dtype=options.dtype,
@@ -315,13 +328,7 @@ def _opened(name: str, options: BenchmarkOptions) -> Generator[tuple[Any, Any]]:
         trust_remote_code=options.trust_remote_code,
     ).to(PartialState().device)
     check_vocabulary(model, tokenizer)
-    try:
-        yield model, tokenizer
-    finally:
-        del model
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    return model
 
 
 def _identity(model: Any, name: str, adapters_off: bool) -> dict[str, Any]:

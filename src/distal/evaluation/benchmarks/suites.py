@@ -210,7 +210,7 @@ def _by_name(manager: Any, names: Iterable[str]) -> LoadedTasks:
             weighted = {each.metric: bool(each.weight_by_size) for each in group.aggregate_metric_list}
             loaded.benchmarks.append(Benchmark(name, tuple(tasks), weighted))
         else:
-            loaded.benchmarks += [Benchmark(task, (task,)) for task in tasks]
+            loaded.benchmarks.extend(Benchmark(task, (task,)) for task in tasks)
     return loaded
 
 
@@ -229,8 +229,9 @@ def _set_options(name: str, task: Any, num_fewshot: int, max_gen_tokens: int | N
     """Sets the number of examples and the longest generation, as the harness's own entry point does."""
     if task.get_config("num_fewshot") != 0:  # a task that fixes it at 0 has its examples in the prompt
         task.set_config(key="num_fewshot", value=num_fewshot)
-    shown = task.get_config("num_fewshot")
-    if shown and not (task.has_training_docs() or task.get_config("fewshot_split")):
+    examples = task.get_config("fewshot_config")
+    source = getattr(examples, "split", None) or getattr(examples, "samples", None)
+    if task.get_config("num_fewshot") and not (source or task.has_training_docs()):
         raise ConfigError(
             f"{name} has no documents beside those that are evaluated, so that no examples can be shown in the prompt; "
             "leave out --num-fewshot, or choose other tasks (--tasks)."
