@@ -141,7 +141,7 @@ def test_an_adapter_is_compared_with_its_own_base(
     adapter = tmp_path / "adapter"
     torch.manual_seed(0)
     wrapped = get_peft_model(load_model(models[0]), LoraConfig(r=4, init_lora_weights=False))
-    wrapped.save_pretrained(adapter)
+    wrapped.save_pretrained(str(adapter))
     load_tokenizer(models[0]).save_pretrained(adapter)
     alone = json.loads(benchmarks("--json", model=adapter, before=None, tasks="truthfulqa_mc2").stdout)[
         "tasks"

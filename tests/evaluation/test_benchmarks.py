@@ -253,14 +253,16 @@ def test_the_table_is_what_the_harness_reports(
     import lm_eval
     from lm_eval.api.group import Group
     from lm_eval.config.group import AggMetricConfig
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models import huggingface
 
+    evaluate: Any = lm_eval.evaluate
+    plain_model: Any = huggingface.HFLM
     model, tokenizer = model_and_tokenizer
     group = Group("mmlu", aggregate_metric_list=[AggMetricConfig("acc", weight_by_size=True)])
     for name in SUBJECTS:
         group.add(loaded.tasks[name])
-    reported: Any = lm_eval.evaluate(
-        lm=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3),
+    reported = evaluate(
+        lm=plain_model(pretrained=model, tokenizer=tokenizer, batch_size=3),
         task_dict={"tasks": dict(loaded.tasks), "groups": {"mmlu": group}},
         bootstrap_iters=10,
     )

@@ -65,9 +65,11 @@ class _Tick:
 @functools.cache
 def _wrapper() -> Any:
     """The harness's class for transformers models, extended; made late, because its import takes seconds."""
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models import huggingface
 
-    class CountingModel(HFLM):  # pyright: ignore[reportUntypedBaseClass]
+    base: Any = huggingface.HFLM  # its decorators carry no complete types
+
+    class CountingModel(base):
         """Counts requests and those that were cut off, and refuses what is not finite."""
 
         requests = 0
@@ -81,9 +83,8 @@ def _wrapper() -> Any:
             """Generations, after a check that the context has room for them."""
             for request in requests:
                 context, settings = request.args
-                room = _room(
-                    self.max_length, settings.get("max_gen_toks", self.max_gen_toks), request.task_name
-                )
+                new_tokens = settings.get("max_gen_toks", settings.get("max_new_tokens", self.max_gen_toks))
+                room = _room(self.max_length, new_tokens, request.task_name)
                 self.cut += len(self.tok_encode(context)) > room
             self.requests += len(requests)
             return super().generate_until(requests, disable_tqdm=True)
@@ -91,8 +92,9 @@ def _wrapper() -> Any:
         def _loglikelihood_tokens(
             self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
         ) -> Any:
-            for (_, text), context, continuation in requests:
-                _check_continuation(text, len(continuation), self.max_length)
+            for texts, context, continuation in requests:
+                # Windows of a long text come without texts.
+                _check_continuation(texts[1] if texts else "", len(continuation), self.max_length)
                 self.cut += len(context) + len(continuation) > self.max_length + 1
             self.requests += len(requests)
             answers = super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)

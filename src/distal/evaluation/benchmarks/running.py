@@ -48,13 +48,14 @@ def evaluate_task(
     """
     import lm_eval
 
+    evaluate: Any = lm_eval.evaluate  # its decorator carries no complete types
     requests, cut = language_model.requests, language_model.cut
     begun = time.monotonic()
     with contained(silent=True):
         _seed(seed)
         task.set_fewshot_seed(seed=seed)
         try:
-            found = lm_eval.evaluate(
+            found = evaluate(
                 lm=language_model,
                 task_dict={"tasks": {name: task}},
                 limit=limit,
@@ -68,7 +69,7 @@ def evaluate_task(
             raise ConfigError(
                 f"{name}: out of GPU memory; lower --batch-size, or load the models with --dtype bfloat16."
             ) from error
-        except (AssertionError, ValueError) as error:
+        except (AssertionError, IndexError, ValueError) as error:
             if isinstance(error, DataError | ConfigError):
                 raise
             raise ModelError(f"{name} cannot be evaluated: {_first_line(error)}") from error
