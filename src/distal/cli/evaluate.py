@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from distal.cli import evaluate_benchmarks
 from distal.cli.grouping import grouped
 from distal.cli.reading import Reading
 from distal.cli.scoring import MODELS, Scoring
@@ -18,8 +19,11 @@ _RESULT = "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the application."""
-    verbs = typer.Typer(no_args_is_help=True, help="Evaluate a model against its reference on preferences.")
+    verbs = typer.Typer(
+        no_args_is_help=True, help="Evaluate a model: against its reference on preferences, or on benchmarks."
+    )
     verbs.command("dominance")(grouped(dominance))
+    verbs.command("benchmarks")(evaluate_benchmarks.benchmarks)
     app.add_typer(verbs, name="evaluate")
 
 
