@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_a_flipped_byte_costs_one_shard_and_changes_nothing(model, flipped, draw
 @pytest.mark.parametrize("change", ["weights", "rows", "precision", "layout", "type", "shards", "attention"])
 def test_whatever_changes_scores_changes_the_key(make_llama, data, tmp_path, monkeypatch, change):
     base = score(make_llama(), data, tmp_path).key
-    options = {"tokens_per_batch": BUDGET}
+    options: dict[str, Any] = {"tokens_per_batch": BUDGET}
     model = make_llama(seed=int(change == "weights"))
     if change == "rows":
         data.fingerprint = "other rows"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distal.caching.files import replacing, write_atomically
+from distal.caching.files import check_writable, replacing, write_atomically
 from distal.caching.folder import default_cache_dir
 from distal.caching.kinds import CacheKind, Damage, Entry, EntryState
 from distal.caching.scores import SCORING_VERSION, ScoreCache, ScoreEntry
@@ -20,6 +20,7 @@ __all__ = [
     "ScoreCache",
     "ScoreEntry",
     "check_entries",
+    "check_writable",
     "default_cache_dir",
     "list_entries",
     "plan_removal",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distal.errors import DistalError, OutputError
 
-__all__ = ["is_temporary_of", "replacing", "write_atomically"]
+__all__ = ["check_writable", "is_temporary_of", "replacing", "write_atomically"]
 
 
 @contextmanager
@@ -47,9 +47,7 @@ def replacing(path: str | Path) -> Generator[Path]:
     except DistalError:
         raise
     except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}; choose a folder that is writable and not full"
-        ) from error
+        raise _refusal(target, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -80,6 +78,21 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     return Path(path)
 
 
+def check_writable(path: str | Path) -> None:
+    """Find out before long work whether a file could be written; its parent folders are made, and nothing else.
+
+    Raises:
+        OutputError: the folder cannot be written to, or its disk is full.
+    """
+    parent = Path(path).parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise _refusal(Path(path), error) from error
+
+
 def is_temporary_of(name: str) -> str | None:
     """The name of the file that a temporary file of `replacing` was to become, or None for another file.
 
@@ -91,6 +104,12 @@ def is_temporary_of(name: str) -> str | None:
     if not (dot and stem.startswith(".") and len(suffix) == 8):
         return None
     return stem[1:] or None
+
+
+def _refusal(target: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {target}: {error.strerror or error}; choose a folder that is writable and not full"
+    )
 
 
 def _umask() -> int:

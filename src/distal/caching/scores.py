@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from distal.caching.files import write_atomically
+from distal.caching.files import check_writable, write_atomically
 from distal.caching.folder import HOW_TO_MOVE_IT
 from distal.caching.locks import PartLocks
 from distal.caching.sealed import digest_of, seal, unseal
@@ -256,8 +255,7 @@ class ScoreEntry:
         with _explained(self.folder):
             if not (self.folder / MANIFEST).exists():
                 self._write_manifest()
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            check_writable(self.folder / LOCK)
             if self._locks is None:
                 self._locks = PartLocks(self.folder / LOCK)
 
