@@ -8,8 +8,8 @@ tokens.
 
 from __future__ import annotations
 
+from distal.caching import default_cache_dir
 from distal.data.collation import collate_units
-from distal.data.folders import default_cache_dir
 from distal.data.formats import FORMATS, Format
 from distal.data.grading import GradeOptions
 from distal.data.loading import DataLike

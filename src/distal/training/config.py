@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import TrainingArguments
 
-from distal.data.folders import default_cache_dir
+from distal.caching import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
 from distal.errors import ConfigError

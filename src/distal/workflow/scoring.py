@@ -95,7 +95,9 @@ def scored_data(
     return data
 
 
-def scored_model(name: str, options: ScoringOptions, tokenizer: PreTrainedTokenizerBase) -> Any:
+def scored_model(
+    name: str, options: ScoringOptions, tokenizer: PreTrainedTokenizerBase, *, revision: str | None = None
+) -> Any:
     """A model or adapter on the best device, with a vocabulary that holds the tokenizer's."""
     from accelerate import PartialState
 
@@ -104,6 +106,7 @@ def scored_model(name: str, options: ScoringOptions, tokenizer: PreTrainedTokeni
         dtype=options.dtype,
         attn_implementation=options.attn_implementation,
         trust_remote_code=options.trust_remote_code,
+        revision=revision,
     ).to(PartialState().device)
     check_vocabulary(model, tokenizer)
     return model
