@@ -164,7 +164,7 @@ def test_json_round_trip(rewards: tuple[FloatArray, FloatArray], paired: bool, t
     margins = (u - v, np.zeros(60)) if paired else None
     c = dominance_certificate(u, v, paired=paired, resamples=50, margins=margins)
     content = json.loads(c.save(tmp_path / "new" / "dominance.json").read_text(encoding="utf-8"))
-    assert content["schema"] == "distal.dominance/1"
+    assert content["schema"] == "distal.dominance/2"
     assert content["verdict"] == c.verdict
     assert content["violation_ratio_ci"] == list(c.violation_ratio_ci or ())
     assert DominanceCertificate.from_dict(content) == c
@@ -182,7 +182,7 @@ def test_json_of_an_undefined_ratio_holds_null(tmp_path: Path):
 
 def test_foreign_and_broken_json_is_refused():
     content = dominance_certificate([0.0, 1.0], [0.0, 2.0], paired=True, resamples=20).to_dict()
-    with pytest.raises(DataError, match=r"schema is None, expected 'distal\.dominance/1'"):
+    with pytest.raises(DataError, match=r"schema is None, expected 'distal\.dominance/2'"):
         DominanceCertificate.from_dict({"violation_ratio": 0.5})
     del content["auc"]
     with pytest.raises(DataError, match="incomplete: 'auc'"):
