@@ -1,4 +1,4 @@
-"""`distal evaluate dominance`: does a model's reward distribution dominate?"""
+"""`distal evaluate`, and its verb `dominance`: does a model's reward distribution dominate?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading
+from distal.cli import evaluate_generate, evaluate_winrate, reading
 
 __all__ = ["register"]
 
@@ -16,8 +16,10 @@ _MODELS, _DATA, _RESULT = "Models", "Data", "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the application."""
-    verbs = typer.Typer(no_args_is_help=True, help="Evaluate a model against its reference on preferences.")
+    verbs = typer.Typer(no_args_is_help=True, help="Evaluate a model: dominance, answers, win rates.")
     verbs.command("dominance")(dominance)
+    evaluate_generate.register(verbs)
+    evaluate_winrate.register(verbs)
     app.add_typer(verbs, name="evaluate")
 
 
