@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,16 +13,13 @@ from hypothesis import strategies as st
 from distal.errors import OutputError
 from distal.evaluation.journal import Journal, content_key
 
-WRITER = """
-import sys
-from distal.evaluation.journal import Journal
-journal = Journal(sys.argv[1])
-number = 0
-while True:
-    journal.put({f"k{number}": {"number": number, "text": "x" * 20000}})
-    print(number, flush=True)
-    number += 1
-"""
+
+def write_for_ever(path: Path, said: Any) -> None:
+    journal, number = Journal(path), 0
+    while True:
+        journal.put({f"k{number}": {"number": number, "text": "x" * 20000}})
+        said.send(number)
+        number += 1
 
 
 def write_many(path: Path, name: str) -> None:
@@ -72,6 +65,7 @@ def test_no_damage_makes_a_wrong_result_or_costs_the_next_one(
     assert lost <= 4 - bytes(damaged).count(b"\n") + 2
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_two_processes_write_at_once(tmp_path: Path):
     path = tmp_path / "r.jsonl"
     context = multiprocessing.get_context("fork")
@@ -86,19 +80,22 @@ def test_two_processes_write_at_once(tmp_path: Path):
     assert len(path.read_bytes().splitlines()) == 150, "a shared key was written twice"
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_killed_while_writing(tmp_path: Path):
     path = tmp_path / "r.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, env=os.environ
-    )
-    assert process.stdout is not None
-    for _ in range(5):
-        process.stdout.readline()
-    time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    said = [int(line) for line in process.communicate()[0].split()]
+    context = multiprocessing.get_context("fork")
+    listen, say = context.Pipe(duplex=False)
+    process = context.Process(target=write_for_ever, args=(path, say))
+    process.start()
+    last = -1
+    while last < 5:
+        last = listen.recv()
+    process.kill()
+    process.join()
+    while listen.poll():
+        last = listen.recv()
     journal = Journal(path)
-    for number in range((said or [4])[-1] + 1):
+    for number in range(last + 1):
         assert journal.get(f"k{number}") is not None, "a result was announced and is not there"
     assert journal.damaged == 0
 

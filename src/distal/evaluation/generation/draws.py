@@ -1,4 +1,4 @@
-"""Draws from next-token distributions that do not depend on what else is in the batch."""
+"""Draws that do not depend on what else is in the batch, and strings that end an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from distal.errors import NonFiniteError
 from distal.evaluation.generation.options import SamplingOptions
 
-__all__ = ["RowDraws"]
+__all__ = ["RowDraws", "StopStrings"]
 
 
 class RowDraws:
@@ -60,3 +60,30 @@ class RowDraws:
         wanted = uniform.to(cumulative.device)[:, None] * cumulative[:, -1:]
         drawn = torch.searchsorted(cumulative, wanted, right=True).to(scores.device)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+class StopStrings:
+    """A stopping criterion: a row is done when its answer holds one of the strings.
+
+    `transformers` has one too, which takes the vocabulary apart beforehand and fails where the tokenizer cannot spell
+    a string of its own; this one reads the end of each answer.
+
+    Args:
+        tokenizer: the model's.
+        stop: the strings.
+        width: tokens of the padded prompts, which are not looked at.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], width: int) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._width = width
+        # A token adds at least one byte of text, but for a few special ones.
+        self._tail = max(len(word.encode("utf-8", "surrogatepass")) for word in stop) + 16
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Which rows are done, shape (rows,)."""
+        start = max(self._width, input_ids.shape[1] - self._tail)
+        texts = self._tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
+        done = [any(word in text for word in self._stop) for text in texts]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)

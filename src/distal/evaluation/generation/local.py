@@ -12,7 +12,7 @@ from distal.data.reasons import RowProblem
 from distal.data.rendering import apply_template
 from distal.data.tokenization import Encoder
 from distal.errors import ConfigError, DataError
-from distal.evaluation.generation.draws import RowDraws
+from distal.evaluation.generation.draws import RowDraws, StopStrings
 from distal.evaluation.generation.engines import Keep
 from distal.evaluation.generation.options import Generation, SamplingOptions, cut_at_stop, row_seed
 from distal.evaluation.generation.prompts import Prompt
@@ -121,7 +121,11 @@ class TransformersEngine:
 
             drawn["logits_processor"] = LogitsProcessorList([RowDraws(seeds, self._options)])
         if self._options.stop:
-            drawn["tokenizer"] = self._tokenizer
+            from transformers import StoppingCriteriaList
+
+            drawn["stopping_criteria"] = StoppingCriteriaList(
+                [StopStrings(self._tokenizer, self._options.stop, width)]  # pyright: ignore[reportArgumentType]
+            )
         try:
             with torch.no_grad():
                 tokens = self._model.generate(
@@ -138,12 +142,13 @@ class TransformersEngine:
         return [self._decoded(row) for row in tokens[:, width:].tolist()]
 
     def _decoded(self, tokens: list[int]) -> Generation:
-        while tokens and tokens[-1] == self._pad and self._pad not in self._ends:
-            tokens = tokens[:-1]  # what follows a stop string while other rows of the batch go on
         end = next((place for place, token in enumerate(tokens) if token in self._ends), None)
         kept = tokens if end is None else tokens[:end]
         whole = cast(str, self._tokenizer.decode(kept, skip_special_tokens=True))
         text, stopped = cut_at_stop(whole, self._options.stop)
+        if stopped and end is None:
+            while tokens[-1] == self._pad:  # what follows a stop string while other rows of the batch go on
+                tokens = tokens[:-1]
         used = len(tokens) if end is None else end + 1
         return Generation(text, "length" if end is None and not stopped else "stop", used)
 
@@ -155,7 +160,6 @@ class TransformersEngine:
             do_sample=False,
             num_beams=1,
             max_new_tokens=self._options.max_new_tokens,
-            stop_strings=list(self._options.stop) or None,
             eos_token_id=list(self._ends),
             pad_token_id=self._pad,
             use_cache=True,
