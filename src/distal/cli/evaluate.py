@@ -1,4 +1,4 @@
-"""`distal evaluate dominance`: does a model's reward distribution dominate?"""
+"""`distal evaluate`, and its verb `dominance`: does a model's reward distribution dominate?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import evaluate_benchmarks
+from distal.cli import evaluate_benchmarks, evaluate_generate, evaluate_winrate
 from distal.cli.grouping import grouped
 from distal.cli.reading import Reading
 from distal.cli.scoring import MODELS, Scoring
@@ -20,10 +20,12 @@ _RESULT = "Result"
 def register(app: typer.Typer) -> None:
     """Adds the verb to the application."""
     verbs = typer.Typer(
-        no_args_is_help=True, help="Evaluate a model: against its reference on preferences, or on benchmarks."
+        no_args_is_help=True, help="Evaluate a model: dominance, answers, win rates, benchmarks."
     )
     verbs.command("dominance")(grouped(dominance))
     verbs.command("benchmarks")(evaluate_benchmarks.benchmarks)
+    evaluate_generate.register(verbs)
+    evaluate_winrate.register(verbs)
     app.add_typer(verbs, name="evaluate")
 
 

@@ -12,7 +12,7 @@ from distal.errors import DataError, ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Rendered", "render"]
+__all__ = ["Rendered", "apply_template", "render"]
 
 _SHOWN = 200
 
@@ -63,11 +63,11 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
             f"Jinja file (--chat-template FILE; from Python: tokenizer.chat_template), use the tokenizer of the "
             f"instruction-tuned model (--tokenizer), or give plain strings"
         )
-    prompt = _apply(tokenizer, row, row.prompt, generate=True)
+    prompt = apply_template(tokenizer, row, row.prompt, generate=True)
     completions: list[str] = []
     for messages in row.completions:
         conversation = [*row.prompt, *(turn for turn in messages if isinstance(turn, dict))]
-        whole = _apply(tokenizer, row, conversation, generate=False)
+        whole = apply_template(tokenizer, row, conversation, generate=False)
         if not whole.startswith(prompt):
             raise _not_a_prefix(name, source_row, prompt, whole)
         completions.append(whole[len(prompt) :])
@@ -78,9 +78,21 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
     return Rendered(source_row, prompt, tuple(completions), row.desirable, templated=True, remarks=remarks)
 
 
-def _apply(
+def apply_template(
     tokenizer: PreTrainedTokenizerBase, row: Preference, conversation: Conversation, *, generate: bool
 ) -> str:
+    """Write messages with the tokenizer's chat template, with the tools and options of their row.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        row: where tools and options come from.
+        conversation: the messages; none give an empty text.
+        generate: whether to end with what an assistant's turn begins with.
+
+    Raises:
+        ModelError: the template is not valid Jinja.
+        RowProblem: it refuses these roles or contents.
+    """
     import jinja2
 
     if not conversation:
