@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import distal
-from distal.cli import align, data, demo, env, evaluate
+from distal.cli import align, data, demo, env, evaluate, report
 from distal.cli.reporting import ReportingGroup
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app = typer.Typer(
 align.register(app)
 data.register(app)
 evaluate.register(app)
+report.register(app)
 demo.register(app)
 env.register(app)
 
