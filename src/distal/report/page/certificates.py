@@ -21,7 +21,6 @@ mean_gap_ci curves confidence threshold auc auc_ci accuracy accuracy_ci tied_pai
 verdict notes
 """
 """Keys that have a place of their own on the page."""
-)
 
 Interval = tuple[float, float]
 Numbers = tuple[float, ...]
@@ -144,7 +143,9 @@ def _read(reader: FolderReader, path: Path) -> Certificate | None:
         notes=tuple(str(note) for note in _list(held.get("notes"))),
         margins=Comparison(**_comparison(mapping(held["margins"]))) if held.get("margins") else None,
         extras={
-            key: value for key, value in held.items() if key not in _OWN.split() and value not in (None, [], {})
+            key: value
+            for key, value in held.items()
+            if key not in _OWN.split() and value not in (None, [], {})
         },
     )
 

@@ -152,7 +152,7 @@ def caution(certificate: Certificate) -> list[str]:
 
 def percent(share: float) -> str:
     """A share in per cent: 0.95 becomes '95 %'."""
-    return f"{100 * share:g}\u00a0%"
+    return f"{100 * share:g} %"
 
 
 def signed(value: float) -> str:
