@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from distal.evaluation import FEWEST_SAMPLES, Decision
-from distal.report.page.reading import FolderReader, finite, mapping, pair, text
+from distal.report.page.reading import FolderReader, finite, mapping, pair, records, text
 
 __all__ = ["Certificate", "Comparison", "Curves", "read_certificates"]
 
-_FAMILY = "distal.dominance/"
+_FAMILY, _SET_FAMILY = "distal.dominance/", "distal.dominance-set/"
 _UNDERSTOOD = ("1", "2")
 _FILES = ("evaluation/dominance.json", "dominance.json")
 _OWN = """
 schema kind n_preferred n_other samples violation_ratio violation_ratio_ci undefined_reason violated_share mean_gap
 mean_gap_ci curves confidence threshold auc auc_ci accuracy accuracy_ci tied_pairs margins resamples seed decision
-verdict notes
+verdict notes test second_order length_controlled slices comparisons clusters intervals_reliable
 """
 """Keys that have a place of their own on the page."""
+
+_VIEWS = {
+    "second_order": "second order: integrated quantiles",
+    "length_controlled": "at equal lengths",
+    "margins": "margins of the policy against those of the reference",
+}
+"""Further comparisons that a certificate may hold, and what the page calls them."""
 
 Interval = tuple[float, float]
 Numbers = tuple[float, ...]
@@ -81,6 +88,11 @@ class Certificate(Comparison):
 
     Attributes:
         file: that it stands in, within the run folder.
+        clusters: prompts that were resampled as wholes, where rows share them.
+        test: of the violation ratio: null hypothesis, p-value and method.
+        views: further comparisons of the same rows, by what the page calls them.
+        slices: parts of the data, one record each.
+        comparisons: of this run with others on the same rows, one record each.
         extras: what later versions of the file hold beside what is named here.
     """
 
@@ -94,7 +106,11 @@ class Certificate(Comparison):
     accuracy_ci: Interval | None
     tied_pairs: int | None
     notes: tuple[str, ...]
-    margins: Comparison | None
+    clusters: int | None
+    test: Mapping[str, Any]
+    views: Mapping[str, Comparison]
+    slices: tuple[Mapping[str, Any], ...]
+    comparisons: tuple[Mapping[str, Any], ...]
     extras: Mapping[str, Any]
 
     @property
@@ -109,29 +125,47 @@ class Certificate(Comparison):
 
 def read_certificates(reader: FolderReader) -> tuple[Certificate, ...]:
     """The certificates of a run, the one made last for it first."""
-    found = (_read(reader, path) for path in reader.files(*_FILES))
-    return tuple(certificate for certificate in found if certificate is not None)
+    return tuple(certificate for path in reader.files(*_FILES) for certificate in _read(reader, path))
 
 
-def _read(reader: FolderReader, path: Path) -> Certificate | None:
+def _read(reader: FolderReader, path: Path) -> list[Certificate]:
+    """The certificate that a file holds, or the several of a set."""
     content = reader.json(path)
     if content is None:
-        return None
+        return []
     held = mapping(content)
     schema = text(held.get("schema")) or ""
+    comparisons = tuple(records(held.get("comparisons")))
+    if schema.startswith(_SET_FAMILY):
+        named = mapping(held.get("certificates"))
+        return [
+            _certificate(reader, path, f"{reader.name(path)}: {name}", mapping(one), comparisons)
+            for name, one in named.items()
+        ]
     if not schema.startswith(_FAMILY):
         reader.complain(path, f"is no dominance certificate: its schema is {held.get('schema')!r}")
-        return None
+        return []
     if schema.removeprefix(_FAMILY) not in _UNDERSTOOD:
         reader.complain(
             path, f"has schema {schema}, which is newer than this page; it shows what it understands"
         )
+    return [_certificate(reader, path, reader.name(path), held, comparisons)]
+
+
+def _certificate(
+    reader: FolderReader,
+    path: Path,
+    name: str,
+    held: Mapping[str, Any],
+    comparisons: tuple[Mapping[str, Any], ...],
+) -> Certificate:
     common = _comparison(held)
     if common["curves"] is None:
         reader.complain(path, "holds no quantile curves that could be drawn")
+    slices = held.get("slices")
     return Certificate(
         **common,
-        file=reader.name(path),
+        file=name,
         paired=held.get("kind") == "paired",
         n_preferred=_count(held.get("n_preferred")),
         n_other=_count(held.get("n_other")),
@@ -141,7 +175,15 @@ def _read(reader: FolderReader, path: Path) -> Certificate | None:
         accuracy_ci=pair(held.get("accuracy_ci")),
         tied_pairs=_count(held.get("tied_pairs")),
         notes=tuple(str(note) for note in _list(held.get("notes"))),
-        margins=Comparison(**_comparison(mapping(held["margins"]))) if held.get("margins") else None,
+        clusters=_count(held.get("clusters")),
+        test=mapping(held.get("test")),
+        views={
+            words: Comparison(**_comparison(mapping(held[key])))
+            for key, words in _VIEWS.items()
+            if mapping(held.get(key))
+        },
+        slices=tuple(records(mapping(slices).get("slices") if isinstance(slices, Mapping) else slices)),
+        comparisons=comparisons,
         extras={
             key: value
             for key, value in held.items()

@@ -21,7 +21,7 @@ import distal
 from distal.report.citation import BIBTEX
 from distal.report.page.generations import side_by_side
 from distal.report.page.run import Run
-from distal.report.page.views import evaluations, parts, rewards, samples, settings, training
+from distal.report.page.views import certificate, evaluations, parts, rewards, samples, settings, training
 from distal.report.page.wording import EXPLANATION, caution, comparability, headline
 from distal.report.text import printable
 
@@ -89,8 +89,8 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
         "comparability": comparability(runs),
         "overview": settings.overview_table(runs),
         "differences": settings.differences_table(runs),
-        "certificate_table": rewards.certificate_table(runs),
-        "extra_tables": {run.name: rewards.extra_tables(run) for run in runs},
+        "certificate_table": certificate.certificate_table(runs),
+        "part_tables": {run.name: certificate.part_tables(run) for run in runs},
         "win_rates": evaluations.win_rate_table(runs),
         "win_rate_notes": evaluations.win_rate_notes(runs),
         "benchmarks": evaluations.benchmark_table(runs),

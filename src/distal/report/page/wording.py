@@ -86,9 +86,9 @@ def _not_supported(certificate: Certificate) -> Headline:
         )
     else:
         sentence = (
-            f"On {certificate.held_out}, the data do not show with {percent(certificate.confidence)} confidence that "
-            f"rewards of preferred responses exceed those of the others: {_levels(certificate)}; what falls short "
-            f"makes up {_shortfall(certificate)}."
+            f"On {certificate.held_out}, even almost dominance cannot be claimed with "
+            f"{percent(certificate.confidence)} confidence: {_levels(certificate)}; what falls short makes up "
+            f"{_shortfall(certificate)}."
         )
     return Headline(tone=tone, title=title, sentence=sentence)
 
@@ -97,10 +97,10 @@ def _levels(certificate: Certificate) -> str:
     """At how many levels the preferred side is surely the higher."""
     curves = certificate.curves
     if curves is None:
-        return "quantile curves are missing"
+        return "the file holds no quantile curves"
     return (
-        f"rewards of preferred responses are surely the higher at {curves.levels_above} of {len(curves.levels)} "
-        f"quantile levels ({percent(certificate.confidence)} confidence at each)"
+        f"preferred rewards are the higher at {curves.levels_above} of {len(curves.levels)} quantile levels "
+        f"({percent(certificate.confidence)} confidence at each)"
     )
 
 
@@ -109,21 +109,21 @@ def _shortfall(certificate: Certificate) -> str:
     ratio, interval = certificate.ratio, certificate.ratio_ci
     shown = "an unknown share" if ratio is None else format_ratio(ratio)
     bounds = (
-        "" if interval is None else f", interval {format_ratio(interval[0])} to {format_ratio(interval[1])}"
+        "" if interval is None else f"; interval {format_ratio(interval[0])} to {format_ratio(interval[1])}"
     )
     return (
-        f"{shown} of the squared difference between the two sides (violation ratio{bounds}; up to "
-        f"{certificate.threshold:g} counts as almost)"
+        f"{shown} of the squared difference (violation ratio{bounds}; almost dominance needs all of it below "
+        f"{certificate.threshold:g})"
     )
 
 
 def comparability(runs: Sequence[Run]) -> list[str]:
     """Why the numbers of several runs cannot simply be set against each other; nothing where they can."""
     cautions: list[str] = []
-    held_out = {str(run.config.get("eval_data") or run.config.get("data")) for run in runs if run.config}
+    held_out = {_held_out(run) for run in runs if run.config}
     sizes = {(c.paired, c.n_preferred, c.n_other) for run in runs if (c := run.certificate) is not None}
     if len(held_out) > 1:
-        named = ", ".join(sorted(held_out))
+        named = "; ".join(sorted(held_out))
         cautions.append(
             f"The runs were evaluated on different data ({named}): their gaps and rates are not comparable."
         )
@@ -143,6 +143,18 @@ def comparability(runs: Sequence[Run]) -> list[str]:
             f"No configuration is known of {', '.join(unknown)}: whether data and reference agree is not either."
         )
     return cautions
+
+
+def _held_out(run: Run) -> str:
+    """Where a run's held-out rows come from, as its options say."""
+    options = run.config
+    names = (
+        ["eval_data", "eval_split"]
+        if options.get("eval_data")
+        else ["data", "eval_split", "eval_size", "seed"]
+    )
+    given = [f"{name}: {options[name]}" for name in names if options.get(name) is not None]
+    return ", ".join(given).removeprefix("eval_data: ")
 
 
 def caution(certificate: Certificate) -> list[str]:

@@ -67,10 +67,10 @@
     const font = getComputedStyle(document.body).fontFamily;
     return {
       ...(width ? { width, height: 290, autosize: false } : { autosize: true }),
-      margin: { l: 56, r: 12, t: 30, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 56, r: 20, t: 30, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: font, color: colour("ink"), size: 12 },
-      xaxis: { ...axis, title: title(spec.x), ...(spec.levels ? { range: [0, 1], tickformat: ".0%", dtick: 0.25 } : {}) },
-      yaxis: { ...axis, title: title(spec.y), ...(spec.range ? { range: spec.range } : {}) },
+      xaxis: { ...axis, title: title(spec.x), ...(spec.levels ? { range: [0, 1], tickvals: [0, 0.25, 0.5, 0.75, 1], tickformat: ".0%" } : {}) },
+      yaxis: { ...axis, exponentformat: "e", title: title(spec.y), ...(spec.range ? { range: spec.range } : {}) },
       showlegend: spec.curves.length > 1,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("ink"), size: 12 }, bgcolor: "rgba(0,0,0,0)" },
       hovermode: "x unified",

@@ -2,7 +2,8 @@
 // Lists the samples a page at a time. Texts come from models and data: they are only ever set as text.
 (() => {
   const { columns, runs, sources, rows } = JSON.parse(document.getElementById("sample-data").textContent);
-  const PER_PAGE = 20;
+  const PER_PAGE = 10;
+  const LONG = 700;
   const WORDS = { w: "win", l: "loss", t: "tie" };
   const list = document.getElementById("sample-list");
   const count = document.getElementById("count");
@@ -81,6 +82,18 @@
     if (text) fill(body, text, words);
     else body.textContent = text === "" ? "empty" : "nothing was written for this instruction";
     node.append(head, body);
+    if (text && text.length > LONG) {
+      const more = make("button", "more", "Show all");
+      more.type = "button";
+      more.setAttribute("aria-expanded", "false");
+      more.addEventListener("click", () => {
+        const open = body.classList.toggle("clamped");
+        more.setAttribute("aria-expanded", String(!open));
+        more.textContent = open ? "Show all" : "Show less";
+      });
+      body.classList.add("clamped");
+      node.append(more);
+    }
     return node;
   };
 

@@ -79,21 +79,20 @@ def _bounds(interval: tuple[float, float] | None) -> str:
 
 
 def win_rate_notes(runs: Sequence[Run]) -> list[str]:
-    """How far a judge can be trusted."""
+    """How far a judge can be trusted, one note for each."""
     notes: list[str] = []
     for run in runs:
         for rate in run.win_rates:
-            which = " ".join(part for part in ((run.name if len(runs) > 1 else ""), rate.judge) if part)
-            beginning = f"{which}: " if which else ""
-            notes.append(f"{beginning}ties count half; {percent(rate.confidence)} intervals ({rate.file}).")
+            parts = [f"Ties count half; {percent(rate.confidence)} intervals"]
             if rate.order_agreement is not None:
-                notes.append(
-                    f"{beginning}swapping the order of the two answers left the verdict as it was for "
-                    f"{100 * rate.order_agreement:.0f} % of the prompts."
+                share = f"{100 * rate.order_agreement:.0f} %"
+                parts.append(
+                    f"with the order of the two answers swapped, {share} of the verdicts stay as they are"
                 )
-            failed = rate.counts.get("failed", 0)
-            if failed:
-                notes.append(f"{beginning}{failed:,} judgements failed and count for neither side.")
+            if rate.counts.get("failed"):
+                parts.append(f"{rate.counts['failed']:,} judgements failed and count for neither side")
+            where = f"{run.name}/{rate.file}" if len(runs) > 1 else rate.file
+            notes.append(f"{'; '.join(parts)} ({where}).")
     return notes
 
 

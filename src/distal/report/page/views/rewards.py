@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
-from distal.evaluation import format_interval, format_ratio
-from distal.report.page.certificates import Certificate, Comparison, Curves
+from distal.report.page.certificates import Certificate, Curves
 from distal.report.page.run import Run
 from distal.report.page.views.parts import Curve, Missing, Plot, Table
 from distal.report.page.wording import percent, signed
 
-__all__ = ["certificate_table", "extra_tables", "gap_plot", "quantile_plots", "rewards_missing", "run_role"]
-
-_MOST_EXTRA_COLUMNS = 9
+__all__ = ["gap_plot", "quantile_plots", "rewards_missing", "run_role"]
 
 
 def run_role(index: int) -> str:
@@ -153,117 +148,3 @@ def _gap_table(shown: Sequence[tuple[int, Run, Curves]]) -> Table:
     return Table(
         caption="Quantile gap and its band, nats", head=head, rows=rows, numeric=frozenset(range(len(head)))
     )
-
-
-def certificate_table(runs: Sequence[Run]) -> Table | None:
-    """The numbers of all certificates: quantities down, certificates across."""
-    shown = [(run, certificate) for run in runs for certificate in run.certificates]
-    if not shown:
-        return None
-    names = [_certificate_name(run, certificate, len(runs) > 1) for run, certificate in shown]
-    certificates = [certificate for _, certificate in shown]
-    rows = [
-        ("held-out rows", [certificate.held_out for certificate in certificates]),
-        ("violation ratio (0: preferred dominate; 1: the others do)", [_ratio(c) for c in certificates]),
-        ("share of levels violated", [_share(c.violated_share) for c in certificates]),
-        ("mean gap, nats", [_nats(c) for c in certificates]),
-        ("AUC: P(preferred > other)", [_estimate(c.auc, c.auc_ci) for c in certificates]),
-        ("pairs ranked right", [_accuracy(c) for c in certificates]),
-        (
-            "margins, policy against reference: violation ratio",
-            ["" if c.margins is None else _ratio(c.margins) for c in certificates],
-        ),
-        ("confidence of the intervals", [percent(c.confidence) for c in certificates]),
-        ("formal verdict", [c.verdict for c in certificates]),
-    ]
-    return Table(
-        caption="The certificates in numbers, with their bootstrap intervals",
-        head=["", *names],
-        rows=[[name, *values] for name, values in rows if any(values)],
-    )
-
-
-def _certificate_name(run: Run, certificate: Certificate, several: bool) -> str:
-    where = certificate.file if len(run.certificates) > 1 else ""
-    return " ".join(part for part in (run.name if several or not where else "", where) if part)
-
-
-def _ratio(comparison: Comparison) -> str:
-    if comparison.ratio is None:
-        return "undefined"
-    return f"{format_ratio(comparison.ratio)} {format_interval(comparison.ratio_ci)}"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else format_ratio(value)
-
-
-def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
-
-
-def _nats(comparison: Comparison) -> str:
-    if comparison.mean_gap is None:
-        return ""
-    interval = comparison.mean_gap_ci
-    bounds = "" if interval is None else f" [{signed(interval[0])}, {signed(interval[1])}]"
-    return signed(comparison.mean_gap) + bounds
-
-
-def _accuracy(certificate: Certificate) -> str:
-    ties = f" ({certificate.tied_pairs:,} ties)" if certificate.tied_pairs else ""
-    estimate = _estimate(certificate.accuracy, certificate.accuracy_ci)
-    return estimate and estimate + ties
-
-
-def extra_tables(run: Run) -> list[Table]:
-    """What later versions of the file add, such as slices of the data: any records become a table."""
-    certificate = run.certificate
-    if certificate is None:
-        return []
-    found = [(name, _records(value)) for name, value in certificate.extras.items()]
-    return [_extra_table(name, rows) for name, rows in found if rows]
-
-
-def _records(value: object) -> list[Mapping[str, object]]:
-    """Records with a name each, out of a list of records, a mapping of records, or a single record."""
-    if isinstance(value, list):
-        return [
-            cast(Mapping[str, object], item)
-            for item in cast(list[object], value)
-            if isinstance(item, Mapping)
-        ]
-    if not isinstance(value, Mapping):
-        return []
-    held = cast(Mapping[str, Any], value)
-    if held and all(isinstance(item, Mapping) for item in held.values()):
-        return [{"": name, **cast(Mapping[str, object], item)} for name, item in held.items()]
-    return [held]
-
-
-def _extra_table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    flat = [
-        {key: shown for key, value in row.items() if (shown := _shown(value)) is not None} for row in rows
-    ]
-    head = list(dict.fromkeys(key for row in flat for key in row))[:_MOST_EXTRA_COLUMNS]
-    return Table(
-        caption=name.replace("_", " ").capitalize(),
-        head=[key.replace("_", " ") for key in head],
-        rows=[[row.get(key) for key in head] for row in flat],
-    )
-
-
-def _shown(value: object) -> str | None:
-    """A value as a cell; curves and other long things are none."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else None
-    if isinstance(value, str | int):
-        return str(value)
-    if isinstance(value, list) and len(cast(list[object], value)) == 2:
-        parts = [_shown(part) for part in cast(list[object], value)]
-        return f"[{parts[0]}, {parts[1]}]" if None not in parts else None
-    return None

@@ -135,7 +135,7 @@ def _words(panel: _Panel, curves: Sequence[Curve]) -> str:
         f"{curve.name} from {curve.y[0]:.3g} at step {curve.x[0]:g} to {curve.y[-1]:.3g} at step {curve.x[-1]:g}"
         for curve in curves
     )
-    return f"{panel.title}: {ends}."
+    return f"{ends[:1].upper()}{ends[1:]}.".replace(" -", " \u2212")
 
 
 def _table(panel: _Panel, curves: Sequence[Curve]) -> Table:
@@ -161,7 +161,7 @@ def training_notes(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if run.training is None:
             continue
-        beginning = f"{run.name}: " if len(runs) > 1 else ""
+        beginning = f"{run.name}: from" if len(runs) > 1 else "From"
         every = max((series.every for series in run.training.series.values()), default=1)
         thin = f"; one of {every} logged steps is drawn" if every > 1 else ""
         lost = run.training.not_finite
@@ -170,7 +170,7 @@ def training_notes(runs: Sequence[Run]) -> list[str]:
             if lost
             else ""
         )
-        notes.append(f"{beginning}from {run.training.source}{thin}{gaps}.")
+        notes.append(f"{beginning} {run.training.source}{thin}{gaps}.")
     return notes
 
 
