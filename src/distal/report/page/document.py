@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -28,6 +29,8 @@ from distal.report.text import printable
 __all__ = ["page_html"]
 
 _PACKAGE = "distal.report.page"
+_PER_CENT = re.compile(r"(?<=\d) %")
+"""A number and its sign, which stay on one line."""
 
 
 def page_html(runs: Sequence[Run], *, title: str | None = None, made: str) -> str:
@@ -131,7 +134,9 @@ def _safe(value: object) -> object:
     """Texts with their control characters written out, and nothing for None; escaping follows."""
     if value is None:
         return ""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _PER_CENT.sub("\u00a0%", printable(value))
 
 
 @cache

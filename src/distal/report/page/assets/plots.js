@@ -72,7 +72,7 @@
       xaxis: { ...axis, title: title(spec.x), ...(spec.levels ? { range: [0, 1], tickvals: [0, 0.25, 0.5, 0.75, 1], tickformat: ".0%" } : {}) },
       yaxis: { ...axis, exponentformat: "e", title: title(spec.y), ...(spec.range ? { range: spec.range } : {}) },
       showlegend: spec.curves.length > 1,
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("ink"), size: 12 }, bgcolor: "rgba(0,0,0,0)" },
+      legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("ink"), size: 12 }, bgcolor: "rgba(0,0,0,0)" },
       hovermode: "x unified",
       hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("rule"), font: { color: colour("ink"), family: font, size: 12 } },
       dragmode: window.matchMedia("(pointer: coarse)").matches ? false : "zoom",

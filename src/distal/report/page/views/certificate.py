@@ -132,9 +132,9 @@ def _slices_table(certificate: Certificate) -> Table | None:
     ]
     return Table(
         caption="Parts of the data; p-values are corrected for the number of parts, intervals are not",
-        head=("part", "preferred", "other", "violation ratio", "mean gap", "", "adjusted p", "result"),
+        head=("part", "preferred / other", "violation ratio", "mean gap", "", "adjusted p", "result"),
         rows=rows,
-        numeric=frozenset((1, 2, 3, 4, 6)),
+        numeric=frozenset((1, 2, 3, 5)),
     )
 
 
@@ -147,8 +147,7 @@ def _slice_row(
     named = " = ".join(str(part[key]) for key in ("attribute", "value") if key in part)
     return [
         named or str(part.get("name", "")),
-        _shown(part.get("n_preferred", part.get("n"))),
-        _shown(part.get("n_other")),
+        " / ".join(str(part[key]) for key in ("n_preferred", "n_other") if key in part),
         _part_ratio(part),
         _difference(*gap),
         mark,
