@@ -30,7 +30,7 @@ class WinRate:
     model: str
     baseline: str
     n: int | None
-    rate: float | None
+    rate: float
     interval: tuple[float, float] | None
     confidence: float
     adjusted: Mapping[str, tuple[float | None, tuple[float, float] | None]]
@@ -84,6 +84,7 @@ def _win_rate(reader: FolderReader, path: Path) -> WinRate | None:
     rate, confidence = finite(held.get("win_rate")), finite(held.get("confidence"))
     if rate is None:
         reader.complain(path, "holds no win rate that is a number")
+        return None
     counts = {name: finite(held.get(name)) for name in ("wins", "losses", "ties", "failed")}
     n = finite(held.get("n"))
     return WinRate(

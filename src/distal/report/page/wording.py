@@ -39,7 +39,7 @@ def headline(certificate: Certificate | None) -> Headline:
         return Headline(
             tone="none",
             title="No dominance certificate",
-            sentence="Whether preferred responses dominate the others was not tested on held-out rows.",
+            sentence="Whether preferred responses dominate the others on held-out rows is not known.",
         )
     if certificate.decision == "dominance":
         return Headline(

@@ -20,18 +20,18 @@ def evaluations_missing(runs: Sequence[Run]) -> list[Missing]:
             missing.append(
                 Missing(
                     run=run.name,
-                    what="There is no win rate",
+                    what="There is no win rate to show",
                     file="evaluation/winrate.json",
-                    command="distal evaluate winrate --help",
+                    command="distal evaluate winrate",
                 )
             )
         if run.benchmarks is None:
             missing.append(
                 Missing(
                     run=run.name,
-                    what="There are no benchmarks",
+                    what="There are no benchmarks to show",
                     file="evaluation/benchmarks.json",
-                    command="distal evaluate benchmarks --help",
+                    command="distal evaluate benchmarks",
                 )
             )
     return missing

@@ -22,7 +22,7 @@ def rewards_missing(runs: Sequence[Run]) -> list[Missing]:
     return [
         Missing(
             run=run.name,
-            what="There is no dominance certificate",
+            what="There is no dominance certificate to show",
             file="evaluation/dominance.json",
             command=f"distal evaluate dominance --model {run.folder} --reference BASE --data HELD-OUT "
             f"--output {run.folder / 'evaluation'}",

@@ -53,7 +53,7 @@ def samples_missing(runs: Sequence[Run]) -> list[Missing]:
             run=run.name,
             what="There are no generations to compare",
             file="evaluation/generations/before.json and after.json",
-            command="distal evaluate winrate --help",
+            command="distal evaluate winrate",
         )
         for run in runs
         if run.samples is None
