@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import distal
-from distal.cli import align, cache, data, demo, env, evaluate, score
+from distal.cli import align, cache, data, demo, env, evaluate, report, score
 from distal.cli.reporting import ReportingGroup
 
 __all__ = ["app", "main"]
@@ -27,6 +27,7 @@ align.register(app)
 data.register(app)
 score.register(app)
 evaluate.register(app)
+report.register(app)
 cache.register(app)
 demo.register(app)
 env.register(app)

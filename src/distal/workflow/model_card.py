@@ -8,22 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distal.evaluation import DominanceCertificate, format_interval, format_ratio
+from distal.report.citation import BIBTEX
 from distal.workflow.options import AlignOptions
 from distal.workflow.resolve import objective_settings
 
 __all__ = ["CardFacts", "model_card"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-
-_CITATION = """@inproceedings{melnyk2024distributional,
-  title     = {Distributional Preference Alignment of {LLMs} via Optimal Transport},
-  author    = {Melnyk, Igor and Mroueh, Youssef and Belgodere, Brian and Rigotti, Mattia and
-               Nitsure, Apoorva and Yurochkin, Mikhail and Greenewald, Kristjan and
-               Navratil, Jiri and Ross, Jerret},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2024},
-  note      = {arXiv:2406.05882}
-}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,5 +172,5 @@ def _ending(facts: CardFacts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return (
         "## Licence\n\nNot stated yet: it follows from the licences of the base model and of the data.\n\n"
-        f"## Citation\n\n```bibtex\n{_CITATION}\n```\n\n## Versions\n\n{versions}"
+        f"## Citation\n\n```bibtex\n{BIBTEX}\n```\n\n## Versions\n\n{versions}"
     )
