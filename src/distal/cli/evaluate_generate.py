@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading, serving
+from distal.cli import serving
+from distal.cli.grouping import grouped
+from distal.cli.reading import Reading
 
 __all__ = ["register"]
 
@@ -16,7 +18,7 @@ _MODEL, _PROMPTS, _ANSWERS, _RESULT = "Model", "Prompts", "Answers", "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the group."""
-    app.command("generate")(generate)
+    app.command("generate")(grouped(generate))
 
 
 def generate(  # noqa: PLR0913 - the parameters of a verb are its options
@@ -37,6 +39,7 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
     output: Annotated[
         Path, typer.Option("--output", "-o", help="JSON file for the answers.", rich_help_panel=_RESULT)
     ],
+    reading: Reading,
     engine: Annotated[
         str,
         typer.Option(help="transformers, vllm (if installed) or server.", rich_help_panel=_MODEL),
@@ -53,10 +56,6 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
             help="Column of the prompts; prompt or instruction if absent.", rich_help_panel=_PROMPTS
         ),
     ] = None,
-    split: reading.Split = None,
-    format: reading.Format = None,
-    map: reading.Map = None,
-    chat: reading.Chat = False,
     limit: Annotated[
         int | None, typer.Option(help="Most prompts, the first ones.", rich_help_panel=_PROMPTS)
     ] = None,
@@ -147,7 +146,6 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
     from distal.evaluation.budget import BudgetLimits
     from distal.evaluation.generation import SamplingOptions
     from distal.workflow.generation import GenerateOptions, generate
-    from distal.workflow.reading import read_options
 
     options = GenerateOptions(
         model=model,
@@ -158,7 +156,7 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
         api_key_env=api_key_env,
         name=name,
         prompt_column=prompt_column,
-        split=split,
+        split=reading.split,
         limit=limit,
         on_bad_rows=on_bad_rows,
         on_long_prompts=on_long_prompts,
@@ -188,7 +186,7 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
         overwrite=overwrite,
-        reading=read_options(format=format, map=map, chat=chat),
+        reading=reading.options(),
     )
     notes = Console(stderr=True)
     run = generate(

@@ -290,8 +290,8 @@ def _configuration(annotators: str, package: Any) -> dict[str, Any]:
     for name in _names_in(content):
         if _SECRET.search(name):
             raise ConfigError(
-                f"{file} holds {name}: the configuration becomes part of the result, so keys belong into an environment "
-                "variable (OPENAI_API_KEY, or the one that --api-key-env names)."
+                f"{file} holds {name}: the configuration becomes part of the result, so keys belong into an "
+                "environment variable (OPENAI_API_KEY, or the one that --api-key-env names)."
             )
     return content
 

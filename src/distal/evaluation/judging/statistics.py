@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distal.errors import ConfigError
-from distal.evaluation.statistics import FloatArray, percentile_interval
+from distal.evaluation.intervals import percentile_interval
+from distal.evaluation.statistics import FloatArray
 
 __all__ = ["Bootstrap", "LengthAdjusted", "length_adjusted_win_rate", "win_rate_interval"]
 
@@ -68,7 +69,7 @@ def win_rate_interval(credits: Sequence[float], bootstrap: Bootstrap) -> Interva
     if values.size < 2:
         return None
     draws = np.concatenate([counts @ values / values.size for counts in _counts(values.size, bootstrap)])
-    low, high = percentile_interval(draws, bootstrap.confidence)
+    low, high = percentile_interval(draws, (1 - bootstrap.confidence) / 2)
     return float(low), float(high)
 
 
@@ -122,7 +123,7 @@ def length_adjusted_win_rate(
     interval = None
     if y.size >= 2:
         draws = np.concatenate([_fit(x, y, counts)[0] for counts in _counts(y.size, bootstrap)])
-        low, high = percentile_interval(_sigmoid(draws), bootstrap.confidence)
+        low, high = percentile_interval(_sigmoid(draws), (1 - bootstrap.confidence) / 2)
         interval = (float(low), float(high))
     return LengthAdjusted(win_rate=float(_sigmoid(a)[0]), interval=interval, slope=float(b[0]), scale=scale)
 
