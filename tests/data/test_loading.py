@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas
 import pytest
 
+from distal.data import open_preferences
 from distal.data.loading import open_rows
+from distal.data.schemas import Preference
 from distal.errors import ConfigError, DataError
 
 ROWS = [
@@ -101,3 +104,21 @@ def test_rows_of_a_wrong_kind(splits: datasets.DatasetDict) -> None:
         open_rows(splits["train"].to_iterable_dataset())  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="split='train' has no meaning"):
         open_rows(ROWS, split="train")
+
+
+def test_rows_as_pandas_hands_them_out() -> None:
+    table = datasets.Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": "p"}],
+                "completion": [{"role": "assistant", "content": "c"}],
+            }
+        ]
+    ).to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    table["label"] = pandas.array([True], dtype="boolean")
+    table["tools"] = pandas.array([None], dtype="string")
+    (made,) = [made for _, made in open_preferences(table.to_dict("records"))]
+    assert made == Preference(
+        [{"role": "user", "content": "p"}], ([{"role": "assistant", "content": "c"}],), (True,)
+    )

@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
+
 from distal.data.broken import first_line
 from distal.data.files import (
     READERS,
@@ -38,6 +40,8 @@ DataLike: TypeAlias = (
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _BATCH_ROWS = 1000
+_ARRAY_LEVELS = 50
+"""Levels of a row in memory inside which arrays become lists; no table has as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,22 @@ def _read_list(rows: Sequence[Any], name: str) -> Iterator[Row]:
             raise DataError(
                 f"{name}: row {number} is {describe_json_type(row)}, expected a dictionary of columns"
             )
-        yield cast(Row, row)
+        yield cast(Row, _as_json(row))
+
+
+def _as_json(value: Any, levels: int = _ARRAY_LEVELS) -> Any:
+    """A value with lists for the arrays, and null for the missing values, that rows from pandas and NumPy hold."""
+    if isinstance(value, np.ndarray):
+        return _as_json(cast(Any, value).tolist(), levels)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value).__name__ == "NAType":
+        return None
+    if levels and isinstance(value, Mapping):
+        return {key: _as_json(inner, levels - 1) for key, inner in cast(Mapping[Any, Any], value).items()}
+    if levels and isinstance(value, (list, tuple)):
+        return [_as_json(inner, levels - 1) for inner in cast("list[Any] | tuple[Any, ...]", value)]
+    return value
 
 
 def _is_dataset(data: object) -> bool:

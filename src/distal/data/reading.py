@@ -129,7 +129,8 @@ def open_preferences(
         name=raw.name,
         form=form,
         kind=kind,
-        columns=tuple(map(str, columns)),
+        # A name may hold half a surrogate pair, which no file and no terminal takes.
+        columns=tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in columns),
         items=_items(counter, form, grades, raw.name),
         read=read,
         notes=(*_form_notes(form, grades), *form.notes(columns)),
