@@ -219,6 +219,7 @@ def test_what_is_finished_is_kept(
         (["--limit=0"], {}, 2, "limit must be at least 1; got 0"),
         ([], {"suite": "glue"}, 2, "unknown suite 'glue'; choose one of open-llm, local"),
         ([], {"tasks": "arc_esay"}, 2, "no task 'arc_esay'; did you mean arc_easy?"),
+        ([], {"tasks": "mmlu_virologi"}, 2, "no task 'mmlu_virologi'; did you mean mmlu_virology?"),
         ([], {"benchmark_data": None}, 2, "name their folder with --benchmark-data"),
         ([], {"benchmark_data": "nowhere"}, 3, "nowhere: no such folder of benchmark files"),
         ([], {"suite": "open-llm"}, 2, "benchmark_data has no effect"),
@@ -330,9 +331,14 @@ def test_tasks_of_ones_own(benchmarks: Run, tmp_path: Path) -> None:
         "metadata: {version: 1.0}\n",
         encoding="utf-8",
     )
-    result = benchmarks("--json", include_path=folder, tasks="colours,winogrande")
+    result = benchmarks("--json", include_path=folder, tasks="colours,mmlu_virology")
     assert result.exit_code == 0, result.output
     assert {row["task"]: row["n"] for row in json.loads(result.stdout)["tasks"]} == {
         "colours": 2,
-        "winogrande": 2,
+        "mmlu_virology": 2,
     }
+    with (folder / "colours.yaml").open("a", encoding="utf-8") as file:
+        file.write("unsafe_code: true\n")
+    refused = benchmarks("--json", include_path=folder, tasks="colours", output=tmp_path / "unsafe")
+    assert refused.exit_code == 2
+    assert "marked as unsafe" in refused.stderr

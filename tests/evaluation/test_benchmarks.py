@@ -393,4 +393,7 @@ def test_the_real_files_are_read_to_the_last_row(shared_data: Path) -> None:
     }
     subjects = documents.mmlu_subjects(folder)
     assert len(subjects) == 57
-    assert sum(len(documents.mmlu(folder, subject)["test"]) for subject in subjects) == 14_042
+    assert [len(documents.mmlu(folder, subject)["test"]) for subject in (subjects[0], subjects[-1])] == [
+        100,
+        171,
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
 from collections.abc import Iterable, Sequence
@@ -39,6 +38,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 """Suite -> the tasks that it evaluates where none are named."""
 
+_SUBJECT = "mmlu_"
 _OWN_FUNCTIONS = "distal.evaluation.benchmarks."
 _FOLDERS = ("arc", "gsm8k", "hellaswag", "mmlu", "truthfulqa", "winogrande")
 """Folders of the harness in which the suite's tasks are; reading all of its folders takes a minute."""
@@ -57,6 +57,12 @@ class LoadedTasks:
     benchmarks: list[Benchmark]
     tasks: dict[str, Any]
     notes: list[str] = field(default_factory=list[str])
+
+    def extend(self, other: LoadedTasks) -> None:
+        """Adds other tasks; one that is here already keeps its row."""
+        here = {benchmark.name for benchmark in self.benchmarks}
+        self.benchmarks.extend(each for each in other.benchmarks if each.name not in here)
+        self.tasks.update(other.tasks)
 
 
 def load_tasks(
@@ -100,41 +106,45 @@ def _local(names: Iterable[str], data: Path | None, include_path: Path | None) -
     if not data.is_dir():
         raise DataError(f"{data}: no such folder of benchmark files; check --benchmark-data.")
     further = _manager([include_path], defaults=False) if include_path is not None else None
-    own = [name for name in names if name in LOCAL_TASKS]
-    others = [name for name in names if name not in LOCAL_TASKS]
-    known = [*LOCAL_TASKS, *(further.all_tasks if further is not None else ())]
-    _check_names(others, known if further is not None else LOCAL_TASKS, "local")
-    loaded = _by_name(further, others) if others else LoadedTasks([], {})
-    for name in own:
-        made = {task.pop("task"): task for task in _local_configs(name, data)}
-        loaded.tasks.update({task: _configured(task, config) for task, config in made.items()})
+    added = [] if further is None else further.all_tasks
+    loaded = LoadedTasks([], {})
+    for name in names:
+        if name in added or not (name in LOCAL_TASKS or name.startswith(_SUBJECT)):
+            _check_names([name], [*LOCAL_TASKS, *added], "local")
+            loaded.extend(_by_name(further, [name]))
+            continue
+        configs = _local_configs(name, data)
+        loaded.tasks.update({config["task"]: _configured(config) for config in configs})
         weighted = {"acc": True} if name == "mmlu" else {}
-        loaded.benchmarks.append(Benchmark(name, tuple(made), weighted))
-        deviation = _task_file(name)["metadata"].get("deviation")
+        loaded.benchmarks.append(Benchmark(name, tuple(config["task"] for config in configs), weighted))
+        deviation = configs[0]["metadata"].get("deviation")
         if deviation:
             loaded.notes.append(f"{name}: {deviation}")
     return loaded
 
 
 def _local_configs(name: str, data: Path) -> list[dict[str, Any]]:
-    """Configurations of the tasks that a name stands for, one but for MMLU."""
-    config = _task_file(name)
-    config["dataset_kwargs"] = {"folder": str(data)}
+    """Configurations of the tasks that a name stands for, one but for MMLU as a whole."""
+    if name != "mmlu" and not name.startswith(_SUBJECT):
+        return [_task_file(name) | {"dataset_kwargs": {"folder": str(data)}}]
+    subjects = mmlu_subjects(str(data))
     if name != "mmlu":
-        return [config]
+        _check_names([name], [_SUBJECT + subject for subject in subjects], "local")
+        subjects = [name.removeprefix(_SUBJECT)]
     configs: list[dict[str, Any]] = []
-    for subject in mmlu_subjects(str(data)):
-        one = copy.deepcopy(config) | {"task": f"mmlu_{subject}"}
-        one["description"] = str(config["description"]).format(subject=subject.replace("_", " "))
-        one["dataset_kwargs"] = {"folder": str(data), "subject": subject}
-        configs.append(one)
+    for subject in subjects:
+        config = _task_file("mmlu") | {"task": _SUBJECT + subject}
+        config["description"] = str(config["description"]).format(subject=subject.replace("_", " "))
+        config["dataset_kwargs"] = {"folder": str(data), "subject": subject}
+        configs.append(config)
     return configs
 
 
-def _configured(name: str, config: dict[str, Any]) -> Any:
+def _configured(config: dict[str, Any]) -> Any:
+    """The harness's task for a configuration."""
     from lm_eval.api.task import ConfigurableTask
 
-    return ConfigurableTask(config={"task": name} | config)
+    return ConfigurableTask(config=dict(config))
 
 
 def _task_file(name: str) -> dict[str, Any]:
@@ -194,7 +204,7 @@ def _check_names(names: Iterable[str], known: Sequence[str], suite: str) -> None
 
 
 def _by_name(manager: Any, names: Iterable[str]) -> LoadedTasks:
-    """Tasks and groups from a manager of the harness."""
+    """Tasks and groups from a manager of the harness; a tag stands for its tasks."""
     loaded = LoadedTasks([], {})
     for name in names:
         try:
@@ -203,14 +213,13 @@ def _by_name(manager: Any, names: Iterable[str]) -> LoadedTasks:
             if isinstance(error, DataError | ConfigError):
                 raise
             raise _translated(name, error) from error
-        group = found["groups"].get(name)
-        tasks = found["tasks"]
-        loaded.tasks.update(tasks)
+        group, tasks = found["groups"].get(name), found["tasks"]
         if group is not None and group.aggregate_metric_list:
             weighted = {each.metric: bool(each.weight_by_size) for each in group.aggregate_metric_list}
-            loaded.benchmarks.append(Benchmark(name, tuple(tasks), weighted))
+            benchmarks = [Benchmark(name, tuple(tasks), weighted)]
         else:
-            loaded.benchmarks.extend(Benchmark(task, (task,)) for task in tasks)
+            benchmarks = [Benchmark(task, (task,)) for task in tasks]
+        loaded.extend(LoadedTasks(benchmarks, tasks))
     return loaded
 
 
@@ -227,6 +236,11 @@ def _translated(name: str, error: Exception) -> DataError | ConfigError:
 
 def _set_options(name: str, task: Any, num_fewshot: int, max_gen_tokens: int | None) -> None:
     """Sets the number of examples and the longest generation, as the harness's own entry point does."""
+    if getattr(task, "UNSAFE_CODE", False):
+        raise ConfigError(
+            f"{name} runs code that the model writes, and is marked as unsafe for that; Distal does not run it. Choose "
+            "other tasks (--tasks)."
+        )
     if task.get_config("num_fewshot") != 0:  # a task that fixes it at 0 has its examples in the prompt
         task.set_config(key="num_fewshot", value=num_fewshot)
     examples = task.get_config("fewshot_config")
