@@ -34,7 +34,8 @@ def fill(folder: Path, rows: str, shards: int, *, model: str = "tiny") -> ScoreE
 
 def make_old(entry: ScoreEntry, days: float) -> None:
     for path in entry.folder.iterdir():
-        os.utime(path, (path.stat().st_mtime - days * DAY,) * 2)
+        before = path.stat().st_mtime - days * DAY
+        os.utime(path, (before, before))
 
 
 def damage(path: Path) -> Path:
@@ -83,7 +84,7 @@ def test_listing(distal: Run, folder: Path) -> None:
     assert (partial["rows"], partial["rows_wanted"], partial["about"]["model"]) == (4, 6, "tiny")
     assert partial["bytes"] == sum(path.stat().st_size for path in Path(partial["path"]).iterdir())
     shown = distal("cache", "ls").stdout
-    for word in ("4 of 6", "40 days ago", "film.jsonl", "obsolete", f"4 entries, ", str(folder)):
+    for word in ("4 of 6", "40 days ago", "film.jsonl", "obsolete", "4 entries, ", str(folder)):
         assert word in shown
 
 
