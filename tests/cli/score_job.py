@@ -19,14 +19,13 @@ SHARD_TOKENS = 100
 
 if __name__ == "__main__":
     dataset.SHARD_TOKENS = SHARD_TOKENS
-    save, written = ScoreEntry.save, itertools.count(1)
+    save, written, last = ScoreEntry.save, itertools.count(1), int(sys.argv.pop(1))
 
     def save_and_die(entry: ScoreEntry, number: int, scores: Any) -> None:
         """Writes a shard, and is killed if it is the one."""
         save(entry, number, scores)
-        if next(written) == int(sys.argv[1]):
+        if next(written) == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
     ScoreEntry.save = save_and_die  # pyright: ignore[reportAttributeAccessIssue]
-    sys.argv[1:] = sys.argv[2:]
     main()

@@ -34,7 +34,8 @@ def fill(folder: Path, rows: str, shards: int, *, model: str = "tiny") -> ScoreE
 
 def make_old(entry: ScoreEntry, days: float) -> None:
     for path in entry.folder.iterdir():
-        os.utime(path, (path.stat().st_mtime - days * DAY,) * 2)
+        before = path.stat().st_mtime - days * DAY
+        os.utime(path, (before, before))
 
 
 def damage(path: Path) -> Path:
@@ -139,10 +140,23 @@ def test_what_is_pruned(distal: Run, folder: Path, words: list[str], gone: set[s
     assert (obsolete in after) == bool(by_age), "it is new"
     expected = {path for path in before for rows in gone if path.startswith(names(folder, rows))}
     if "one shard" in gone:
-        expected = {str(Path(damaged["path"]).relative_to(folder)) for damaged in done["damaged"]}
+        expected = {str(Path(damaged["path"]).relative_to(folder)) for damaged in done["files"]}
         assert len(expected) == 1
     assert before - after == expected | (set() if by_age else {obsolete})
     assert done["bytes"] > 0 or before == after
+
+
+def test_half_files_of_killed_processes_go(distal: Run, tmp_path: Path) -> None:
+    place = fill(tmp_path / "cache", "r", 3).folder
+    shard = sorted(place.glob("0*"))[0].name
+    half = [place / f".{shard}.abcd1234", place / ".manifest.json.abcd_234"]
+    for path in [*half, place / ".mine.abcd1234"]:
+        path.write_bytes(b"half")
+    assert distal("cache", "verify").exit_code == 0, "nothing reads them"
+    done = json.loads(distal("cache", "prune", "--yes", "--json").stdout)
+    assert {removed["path"] for removed in done["files"]} == set(map(str, half))
+    assert sorted(path.name for path in place.iterdir() if path.name.startswith(".")) == [".mine.abcd1234"]
+    assert len(list(place.glob("0*"))) == 3
 
 
 def test_without_an_answer_nothing_goes(distal: Run, folder: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distal.caching.files import is_temporary_of
 from distal.caching.kinds import CacheKind, Damage, Entry
 from distal.caching.score_kind import ScoresKind
 from distal.errors import CacheError, OutputError
@@ -27,7 +28,8 @@ class Choice:
 
     Attributes:
         partial: those that are not complete.
-        damaged: damaged files; what is whole of their entries stays.
+        damaged: damaged files; what is whole of their entries stays. (Half files of processes that were killed always
+            go, where nobody works on their entry.)
         everything: all of them.
         older_than: of those chosen, only what was not used for so many seconds; on its own, of all.
     """
@@ -55,7 +57,7 @@ class Removal:
 
     Attributes:
         entries: whole entries.
-        files: damaged files of entries that stay.
+        files: damaged and half files of entries that stay, each with what is wrong with it.
         in_use: entries that were chosen but stay, because another process works on them.
         left: files that are not Distal's, in entries that were removed otherwise.
         freed: bytes.
@@ -99,6 +101,10 @@ def plan_removal(folder: Path, choice: Choice, *, now: float | None = None) -> R
     """What `remove` would remove. Nothing is touched."""
     now = time.time() if now is None else now
     plan, staying = Removal(), list[Entry]()
+
+    def old_enough(entry: Entry) -> bool:
+        return choice.older_than is None or now - entry.used >= choice.older_than
+
     for entry in list_entries(folder):
         if not choice.takes(entry, now):
             staying.append(entry)
@@ -107,11 +113,12 @@ def plan_removal(folder: Path, choice: Choice, *, now: float | None = None) -> R
         else:
             plan.entries.append(entry)
             plan.freed += entry.size
+    staying = [entry for entry in staying if entry.state != "unknown" and old_enough(entry)]
+    for entry in staying:
+        plan.files += _half_files(entry)
     if choice.damaged:
-        for entry, damages in check_entries(staying):
-            if choice.older_than is None or now - entry.used >= choice.older_than:
-                plan.files += damages
-                plan.freed += sum(_size(damage.path) for damage in damages)
+        plan.files += [damage for _, damages in check_entries(staying) for damage in damages]
+    plan.freed += sum(_size(damage.path) for damage in plan.files)
     return plan
 
 
@@ -138,6 +145,21 @@ def remove(plan: Removal) -> Removal:
         done.freed += _remove_file(damage.path)
         done.files.append(damage)
     return done
+
+
+def _half_files(entry: Entry) -> list[Damage]:
+    """What processes left behind that were killed while they wrote a file of the entry."""
+    kind = KINDS[entry.kind]
+    if not entry.path.is_dir() or kind.in_use(entry.path):
+        return []
+    return [
+        Damage(path, "it was not written to its end")
+        for path in sorted(entry.path.iterdir())
+        if is_temporary_of(path.name)
+        and kind.owns_part(path.name)
+        and path.is_file()
+        and not path.is_symlink()
+    ]
 
 
 def _own(folder: Path, kind: CacheKind) -> Sequence[Path]:

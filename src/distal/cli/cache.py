@@ -90,9 +90,9 @@ def prune(
 ) -> None:
     """Remove entries from the cache.
 
-    Without options only what no version asks for any more goes: entries in an earlier form. Whatever is removed
-    is computed again when it is needed. Files that are not Distal's, links, and entries that another process
-    works on stay.
+    Without options only what nothing reads any more goes: entries in an earlier form, and half files of processes
+    that were killed. Whatever is removed is computed again when it is needed. Files that are not Distal's, links,
+    and entries that another process works on stay.
     """
     import sys
 
@@ -140,5 +140,5 @@ def _show(removal: Removal, what: str, folder: Path) -> None:
     for path in removal.left:
         typer.echo(f"stays, it is not Distal's: {path}")
     size = readable_size(removal.freed)
-    counted = f"{len(removal.entries)} entries and {len(removal.files)} damaged files"
+    counted = f"{len(removal.entries)} entries and {len(removal.files)} files"
     typer.echo(f"{counted} {what}, {size} in {folder}")

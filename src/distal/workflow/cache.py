@@ -106,7 +106,7 @@ def removal_json(folder: Path, removal: Removal, *, dry_run: bool) -> str:
         folder,
         dry_run=dry_run,
         entries=[_entry(entry) for entry in removal.entries],
-        damaged=[_damage(damage) for damage in removal.files],
+        files=[_damage(damage) for damage in removal.files],
         in_use=[str(entry.path) for entry in removal.in_use],
         left=[str(path) for path in removal.left],
         bytes=removal.freed,

@@ -119,6 +119,17 @@ def score_file(
     Raises:
         DistalError: anything that the user can mend.
     """
+    try:
+        return _score_file(options, tell, warn)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted; the shards that were scored are in the cache, and the same command goes on from there."
+        ) from None
+
+
+def _score_file(
+    options: ScoreOptions, tell: Callable[[str], None], warn: Callable[[str], None]
+) -> ScoreSummary | None:
     _refuse_output(options)
     tokenizer = scoring_tokenizer(options)
     data = scored_data(options, tokenizer, tell)
