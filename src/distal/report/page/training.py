@@ -113,6 +113,7 @@ def _scalars(path: Path) -> Iterable[tuple[str, int, float]]:
 
     log: Any = EventAccumulator(str(path), size_guidance={"scalars": 0})
     log.Reload()
+    log.FirstEventTimestamp()  # raises where nothing could be read; by itself the reader is silent about that
     for tag in log.Tags()["scalars"]:
         for event in log.Scalars(tag):
             yield tag, event.step, event.value

@@ -77,8 +77,8 @@ def sample_view(table: SampleTable, budget: int = BUDGET) -> SampleView:
             middle = (low + high) // 2
             low, high = (middle, high) if _size(table, middle, shown) <= budget else (low, middle)
         cut = low
-        while shown > 1 and _size(table, cut, shown) > budget:
-            shown = shown * 3 // 4
+        while shown > 1 and (size := _size(table, cut, shown)) > budget:
+            shown = max(1, min(shown - 1, shown * budget // size))
     sources = tuple(dict.fromkeys(table.sources))
     return SampleView(
         data={
