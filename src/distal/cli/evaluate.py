@@ -72,6 +72,10 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     truncation: Annotated[
         str, typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=_DATA)
     ] = "drop",
+    loss_on: Annotated[
+        str,
+        typer.Option(help="What is scored: completion, last_turn or assistant_turns.", rich_help_panel=_DATA),
+    ] = "completion",
     on_bad_rows: Annotated[
         str, typer.Option(help="drop (counted) or error.", rich_help_panel=_DATA)
     ] = "drop",
@@ -129,6 +133,7 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
         trust_remote_code=trust_remote_code,
         max_length=max_length,
         truncation=truncation,
+        loss_on=loss_on,
         on_bad_rows=on_bad_rows,
         tokens_per_batch=tokens_per_batch,
         layout=layout,
