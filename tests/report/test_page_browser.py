@@ -1,4 +1,4 @@
-"""The report page in a browser: it draws, searches, prints, stays offline, and runs nothing that a text brings along."""
+"""The report page in a browser: it draws, searches, prints, stays offline, and runs nothing that a text brings."""
 
 from __future__ import annotations
 
@@ -215,7 +215,8 @@ def test_texts_stay_texts(show: Show, pages: dict[str, Path]) -> None:
     legend = browser.execute_script("return document.querySelector('#gap .legendtext').textContent")
     assert legend == "<img src=x onerror=window.hacked=1>"
     for trick in (
-        "const one = document.createElement('script'); one.textContent = 'window.hacked = 1'; document.body.append(one)",
+        "const one = document.createElement('script'); one.textContent = 'window.hacked = 1';"
+        " document.body.append(one)",
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked=1\">')",
         "try { new Function('window.hacked = 1')() } catch { }",
     ):

@@ -60,6 +60,12 @@ def check(  # noqa: PLR0913 - the parameters of a verb are its options
         str | None,
         typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=_TOKENS),
     ] = None,
+    loss_on: Annotated[
+        str | None,
+        typer.Option(
+            help="What is scored: completion, last_turn or assistant_turns.", rich_help_panel=_TOKENS
+        ),
+    ] = None,
     num_proc: Annotated[
         int | None, typer.Option(help="Processes that tokenise.", rich_help_panel=_TOKENS)
     ] = None,
@@ -101,6 +107,7 @@ def check(  # noqa: PLR0913 - the parameters of a verb are its options
         trust_remote_code=trust_remote_code,
         max_length=max_length,
         truncation=truncation,
+        loss_on=loss_on,
         num_proc=num_proc,
         samples=samples,
         html=html,

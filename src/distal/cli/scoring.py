@@ -47,6 +47,10 @@ class Scoring:
     truncation: Annotated[
         str, typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=DATA)
     ] = "drop"
+    loss_on: Annotated[
+        str,
+        typer.Option(help="What is scored: completion, last_turn or assistant_turns.", rich_help_panel=DATA),
+    ] = "completion"
     on_bad_rows: Annotated[str, typer.Option(help="drop (counted) or error.", rich_help_panel=DATA)] = "drop"
     tokens_per_batch: Annotated[int, typer.Option(help="Tokens per forward pass.", rich_help_panel=DATA)] = (
         8192

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,9 +36,10 @@ class Sample:
         source_row: 0-based row of the source.
         desirable: chosen or liked.
         prompt: text that is read and not scored.
-        completion: text that is scored.
-        tokens: number of tokens of both; None where no tokenizer was given.
+        completion: text behind it.
+        tokens: number of tokens that are read only, and that are scored; None where no tokenizer was given.
         boundary: the last tokens of the prompt and the first of the completion.
+        pieces: the completion in pieces, each with whether it is scored.
     """
 
     source_row: int
@@ -46,6 +48,11 @@ class Sample:
     completion: str
     tokens: tuple[int, int] | None = None
     boundary: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    pieces: tuple[tuple[str, bool], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.pieces:
+            object.__setattr__(self, "pieces", ((self.completion, True),))
 
     def to_dict(self) -> dict[str, Any]:
         """The sample fit for JSON."""
@@ -54,10 +61,11 @@ class Sample:
             "desirable": self.desirable,
             "prompt": self.prompt,
             "completion": self.completion,
-            "prompt_tokens": self.tokens and self.tokens[0],
-            "completion_tokens": self.tokens and self.tokens[1],
+            "read_tokens": self.tokens and self.tokens[0],
+            "scored_tokens": self.tokens and self.tokens[1],
             "last_prompt_tokens": list(self.boundary[0]),
             "first_completion_tokens": list(self.boundary[1]),
+            "pieces": [{"text": text, "scored": scored} for text, scored in self.pieces],
         }
 
 
@@ -216,7 +224,7 @@ def _indexed(source: PreferenceSource) -> PromptIndex:
 
 
 def _token_lengths(dataset: TokenizedPreferences) -> LengthComparison | None:
-    lengths = dataset.completion_lengths
+    lengths = dataset.scored_lengths
     if dataset.kind == "paired":
         return compare_lengths(lengths[0::2], lengths[1::2], unit="tokens", paired=True)
     liked = dataset.labels
@@ -234,9 +242,15 @@ def samples_of(dataset: TokenizedPreferences, tokenizer: PreTrainedTokenizerBase
             near = [*ids[max(0, cut - _SHOWN_TOKENS) : cut]], [*ids[cut : cut + _SHOWN_TOKENS]]
             names = [tuple(map(str, tokenizer.convert_ids_to_tokens(part))) for part in near]
             prompt, completion = (str(tokenizer.decode(part)) for part in (ids[:cut], ids[cut:]))
-            tokens = (cut, len(ids) - cut)
+            tokens = (len(ids) - row.scored_length, row.scored_length)
+            mask = row.completion_mask or [True] * (len(ids) - cut)
+            runs = itertools.groupby(zip(ids[cut:], mask, strict=True), key=lambda pair: pair[1])
+            pieces = tuple(
+                (str(tokenizer.decode([token for token, _ in run])), bool(scored)) for scored, run in runs
+            )
+            boundary = (names[0], names[1])
             samples.append(
-                Sample(row.source_row, row.desirable, prompt, completion, tokens, (names[0], names[1]))
+                Sample(row.source_row, row.desirable, prompt, completion, tokens, boundary, pieces)
             )
     return samples
 

@@ -22,6 +22,7 @@ from distal.data.schemas import Preference
 from distal.data.store import ArrowBatch, RowBatch
 from distal.data.tokenization import Encoder, Encoding
 from distal.data.truncation import Truncation, fit
+from distal.data.turns import LossOn
 from distal.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class ChunkWorker:
     max_length: int | None
     on_bad_rows: OnBadRows
     truncation: Truncation
+    loss_on: LossOn = "completion"
 
     def __call__(self, numbered: list[tuple[int, Item]]) -> Chunk:
         """Render, tokenise and fit; rows that cannot be used are counted, or raise `DataError`."""
@@ -75,7 +77,7 @@ class ChunkWorker:
                 try:
                     if isinstance(made, RowProblem):
                         raise made
-                    yield render(made, number, self.tokenizer, self.name)
+                    yield render(made, number, self.tokenizer, self.name, self.loss_on)
                 except RowProblem as problem:
                     self._refuse(number, problem, tally)
 
@@ -90,16 +92,26 @@ class ChunkWorker:
         """Encodings of each row's sides; rows from a template and plain ones each go in one call."""
         encoded: dict[bool, Iterator[Encoding]] = {}
         for templated in (False, True):
-            texts = [
-                (row.prompt, side) for row in rows if row.templated is templated for side in row.completions
+            sides = [
+                ((row.prompt, side), spans)
+                for row in rows
+                if row.templated is templated
+                for side, spans in zip(row.completions, row.spans, strict=True)
             ]
-            encoded[templated] = iter(self.encoder.encode(texts, templated=templated))
+            texts, spans = [text for text, _ in sides], [spans for _, spans in sides]
+            encoded[templated] = iter(self.encoder.encode(texts, templated=templated, spans=spans))
         for row in rows:
             yield list(itertools.islice(encoded[row.templated], len(row.completions)))
 
     def _keep(self, row: Rendered, sides: list[Encoding], chunk: Chunk, batch: RowBatch) -> None:
         if not all(side.completion for side in sides):
             raise RowProblem("empty_completion", "a completion has no tokens", "remove or mend the row")
+        if any(side.mask is not None and not any(side.mask) for side in sides):
+            raise RowProblem(
+                "nothing_scored",
+                f"loss_on={self.loss_on!r} leaves a completion without any token that is scored",
+                "choose another loss_on, mend the marks of the chat template, or remove the row",
+            )
         fitted, cut = fit(sides, self.max_length, self.truncation)
         remarks = [*row.remarks, *([cut] if cut else [])]
         remarks += [
@@ -118,6 +130,7 @@ class ChunkWorker:
                 desirable=desirable,
                 source_row=row.source_row,
                 group=group,
+                mask=side.mask,
             )
         chunk.keys.append(Repeats.keys(row.prompt, row.completions, row.desirable))
         chunk.source_rows.append(row.source_row)

@@ -91,8 +91,9 @@ def message(turn: object, where: str, role: str = "role", content: str = "conten
         raise RowProblem("bad_type", f"{where} is {describe_json_type(turn)}, not a message", USE_STRINGS)
     # Arrow fills keys that only some messages have with null, pandas with NaN.
     found = {str(key): item for key, item in cast(Mapping[Any, Any], turn).items() if not _is_missing(item)}
-    if found.get("tool_calls") and content not in found:
-        found[content] = ""
+    if found.get("tool_calls"):
+        found["tool_calls"] = _plain(found["tool_calls"], f"tool_calls of {where}", without_nulls=True)
+        found.setdefault(content, "")
     for key in (role, content):
         item = found.get(key)
         if not isinstance(item, str):

@@ -45,7 +45,8 @@ _WARNED = {
 _NOTED = {
     "merged_boundary": "begin completions with a blank or a new line, or end prompts with one",
     "cut_at_eos": "nothing to do, unless the text behind the mark was meant",
-    "user_turn_in_completion": "remove what the model wrote in the user's name",
+    "user_turn_in_completion": "leave it out of the score (loss_on: assistant_turns or last_turn), or remove it",
+    "other_turn_not_scored": "nothing to do: that is what loss_on asks for",
     "duplicate": "remove repeated rows, or mean them",
     "tied_grades": "leave rows with equal scores out, or make pairs of the grades with a margin",
     "truncated_prompt": "raise max_length to keep whole prompts",

@@ -23,6 +23,7 @@ from distal.data.row_cache import RowCache
 from distal.data.store import ArrowBatch, RowStore, RowWriter
 from distal.data.tokenization import Encoder
 from distal.data.truncation import Truncation, check_truncation
+from distal.data.turns import LossOn, check_loss_on
 from distal.errors import CacheError, ConfigError, DataError, OutputError
 from distal.progress import follow
 
@@ -50,6 +51,7 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
     name: str = "train",
     reading: ReadOptions | None = None,
     cache_dir: str | Path | None = None,
+    loss_on: LossOn = "completion",
 ) -> TokenizedPreferences:
     """Read, check and tokenise preference data.
 
@@ -76,6 +78,8 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
         reading: format, names of columns, and how grades become preferences; None to recognise the format.
         cache_dir: folder for tokenised rows, such as `distal.data.default_cache_dir()`; None keeps none. Rows of a list
             in memory are never kept.
+        loss_on: which tokens of a completion are scored: "completion" (all behind the prompt), "last_turn" (of the
+            assistant) or "assistant_turns" (what the user and tools say in between is read, and not scored).
 
     Returns:
         The tokenised data set; `.report` says what became of every row.
@@ -101,9 +105,10 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
     """
     truncation = on_bad_rows if truncation is None else truncation
     _check_options(max_length, on_bad_rows, truncation, num_proc)
+    check_loss_on(loss_on)
     source = open_preferences(data, reading, split=split, name=name)
     worker = ChunkWorker(
-        source.name, source.read, Encoder(tokenizer), tokenizer, max_length, on_bad_rows, truncation
+        source.name, source.read, Encoder(tokenizer), tokenizer, max_length, on_bad_rows, truncation, loss_on
     )
     cache = None if cache_dir is None else RowCache(cache_dir)
     key = None if cache is None else _key(source, worker, reading)
@@ -121,7 +126,7 @@ def _key(source: PreferenceSource, worker: ChunkWorker, reading: ReadOptions | N
     if source.content is None or tokenizer is None:
         return None
     options: dict[str, Any] = {
-        name: getattr(worker, name) for name in ("max_length", "on_bad_rows", "truncation")
+        name: getattr(worker, name) for name in ("max_length", "on_bad_rows", "truncation", "loss_on")
     }
     read = dataclasses.asdict(reading or ReadOptions())
     return rows_key(source.content.digest(), tokenizer, {**options, **read, "kind": source.kind})

@@ -25,6 +25,7 @@ DROPPED: dict[str, str] = {
     "too_long": "longer than max_length",
     "prompt_too_long": "the prompt leaves no room for one completion token within max_length",
     "completion_too_long": "the completion leaves no room for one prompt token within max_length",
+    "nothing_scored": "no token of a completion is scored, by loss_on or by the cut at max_length",
     "equal_after_truncation": "chosen and rejected differ only behind the cut at max_length",
 }
 """Reason for leaving a row out -> what it means."""
@@ -39,7 +40,8 @@ NOTED: dict[str, str] = {
     "as completion",
     "cut_at_eos": "the completion ran on behind an end-of-text token; the rest was cut off",
     "end_added": "the chat template does not end the last turn; the end-of-text token was added",
-    "user_turn_in_completion": "the completion holds a further turn of the user, which is scored with it",
+    "user_turn_in_completion": "the completion holds a turn of the user or of a tool, which is scored with it",
+    "other_turn_not_scored": "the completion holds a turn of the user or of a tool, which is read and not scored",
     "tied_grades": "both sides have the same score, and yet one is called better",
     "duplicate": "the row repeats an earlier one",
     "contradiction": "another row says the opposite of the same texts",

@@ -109,7 +109,8 @@ class DataReport:
                 key: RowCount(count["count"], tuple(count["first_rows"]), count["example"])
                 for key, count in record[part].items()
             }
-        return DataReport(**{**kept, "notes": tuple(record["notes"])})
+        kept["notes"] = tuple(record["notes"])
+        return DataReport(**kept)
 
     def _balance(self) -> str:
         desirable = self.n_desirable or 0

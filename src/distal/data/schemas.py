@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from distal.data.reasons import RowProblem
 
-__all__ = ["Answer", "Conversation", "Preference", "Text", "as_conversation", "checked", "has_user_turn"]
+__all__ = ["Answer", "Conversation", "Preference", "Text", "as_conversation", "checked", "has_other_turn"]
 
 Conversation: TypeAlias = list[dict[str, Any]]
 """Messages with `role` and `content`, both strings, and whatever else a chat template may read."""
@@ -108,19 +108,19 @@ def _is_empty(completion: Text) -> bool:
     )
 
 
-def has_user_turn(completion: Text) -> bool:
-    r"""Whether a completion holds a further turn of the user, as message or as mark in a transcript.
+def has_other_turn(completion: Text) -> bool:
+    r"""Whether a completion holds a turn of the user or of a tool, as message or as mark in a transcript.
 
     Example:
         >>> (
-        ...     has_user_turn(" Yes.\n\nHuman: Thanks."),
-        ...     has_user_turn([{"role": "assistant", "content": "Yes."}]),
+        ...     has_other_turn(" Yes.\n\nHuman: Thanks."),
+        ...     has_other_turn([{"role": "assistant", "content": "Yes."}]),
         ... )
         (True, False)
     """
     if isinstance(completion, str):
         return USER_MARK in completion
-    return any(turn["role"] == "user" for turn in completion)
+    return any(turn["role"] != "assistant" for turn in completion)
 
 
 def as_conversation(row: Preference, turns: Callable[[str], Conversation]) -> Preference:

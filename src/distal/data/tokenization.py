@@ -25,6 +25,7 @@ class Encoding:
         merged: the tokenizer joins the end of the prompt with the completion; the joint token is in
             `completion`.
         cut_at_eos: the completion ran on behind an end-of-text token, and was cut there.
+        mask: for each id of the completion whether it is scored; None for all.
     """
 
     prompt: list[int]
@@ -32,6 +33,7 @@ class Encoding:
     n_start: int
     merged: bool = False
     cut_at_eos: bool = False
+    mask: list[bool] | None = None
 
 
 class Encoder:
@@ -63,25 +65,47 @@ class Encoder:
         self._bos = cast(int | None, tokenizer.bos_token_id)
         self._start = self._find_start()
 
-    def encode(self, texts: Sequence[tuple[str, str]], *, templated: bool) -> list[Encoding]:
+    def encode(
+        self,
+        texts: Sequence[tuple[str, str]],
+        *,
+        templated: bool,
+        spans: Sequence[Sequence[tuple[int, int]] | None] | None = None,
+    ) -> list[Encoding]:
         """Tokenise (prompt, completion) texts.
 
         Args:
             texts: the texts; both sides of a pair repeat its prompt, which is tokenised once.
             templated: the texts come from a chat template.
+            spans: for each text the characters of prompt + completion that are scored, None for all behind the prompt.
+                A token is scored if any of its characters is.
         """
         if not texts:
             return []
+        spans = [None] * len(texts) if spans is None else spans
         prompts = list(dict.fromkeys(prompt for prompt, _ in texts))
         prompt_ids = dict(zip(prompts, self._ids(prompts), strict=True))
-        wholes = self._ids([prompt + completion for prompt, completion in texts])
-        return [
-            self._split(prompt, completion, prompt_ids[prompt], whole, templated)
-            for (prompt, completion), whole in zip(texts, wholes, strict=True)
-        ]
+        placed = bool(self._tokenizer.is_fast) and any(scored is not None for scored in spans)
+        wholes = self._call([prompt + completion for prompt, completion in texts], offsets=placed)
+        found: list[Encoding] = []
+        for i, (prompt, completion) in enumerate(texts):
+            ids, scored = wholes["input_ids"][i], spans[i]
+            mask = None
+            if scored is not None:
+                offsets = wholes["offset_mapping"][i] if placed else None
+                mask = self._mask(prompt + completion, ids, offsets, scored)
+            found.append(self._split(prompt, completion, prompt_ids[prompt], ids, mask, templated=templated))
+        return found
 
     def _split(
-        self, prompt: str, completion: str, prompt_ids: list[int], whole: list[int], templated: bool
+        self,
+        prompt: str,
+        completion: str,
+        prompt_ids: list[int],
+        whole: list[int],
+        scored: list[bool] | None,
+        *,
+        templated: bool,
     ) -> Encoding:
         cut = len(prompt_ids)
         # The unknown token is the same for any text, so that equal ids do not mean equal texts.
@@ -90,13 +114,15 @@ class Encoder:
             cut = self._boundary(prompt, completion, prompt_ids, whole)
         merged = cut != len(prompt_ids) or whole[:cut] != prompt_ids
         head, tail, cut_at_eos = whole[:cut], whole[cut:], False
-        n_start = 0
+        mask, n_start = None if scored is None else scored[cut:], 0
         if not templated:
             head, n_start = self._with_start(head)
+            if mask is not None:  # an end that is put there belongs to what it ends
+                mask = [*mask, *mask[-1:]][: self._end(tail) + 1]
             tail, cut_at_eos = self._with_one_end(tail)
         if not head:
             head, n_start = [self._first_token()], 1
-        return Encoding(head, tail, n_start, merged, cut_at_eos)
+        return Encoding(head, tail, n_start, merged, cut_at_eos, mask)
 
     def _boundary(self, prompt: str, completion: str, prompt_ids: list[int], whole: list[int]) -> int:
         """Where the prompt ends when it tokenises differently on its own: the last boundary inside it."""
@@ -119,8 +145,30 @@ class Encoder:
 
     def _with_one_end(self, ids: list[int]) -> tuple[list[int], bool]:
         """End a completion with exactly one end-of-text token; nothing that follows it could be generated."""
-        end = ids.index(self._eos) if self._eos in ids else len(ids)
+        end = self._end(ids)
         return ([*ids[:end], self._eos] if end > 0 else []), end + 1 < len(ids)
+
+    def _end(self, ids: list[int]) -> int:
+        """Where the first end-of-text token stands, or should."""
+        return ids.index(self._eos) if self._eos in ids else len(ids)
+
+    def _mask(
+        self,
+        text: str,
+        ids: list[int],
+        offsets: Sequence[tuple[int, int]] | None,
+        spans: Sequence[tuple[int, int]],
+    ) -> list[bool]:
+        """For each token of a text whether any of its characters lies in one of the spans."""
+        if offsets is not None:
+            return [any(a < end and start < max(b, a + 1) for start, end in spans) for a, b in offsets]
+        # Without offsets, a token stands where the beginnings of a text that end before it and behind it differ.
+        mask = [False] * len(ids)
+        for start, end in spans:
+            first, last = (_common_length(self._ids([text[:cut]])[0], ids) for cut in (start, end))
+            torn = last < len(ids) and self._ids([text[:end]])[0] != ids[:last]
+            mask[first : last + torn] = [True] * (last + torn - first)
+        return mask
 
     def _first_token(self) -> int:
         return self._eos if self._bos is None else self._bos

@@ -80,7 +80,18 @@ def _cut_prompt(sides: Sequence[Encoding], max_length: int) -> Sides:
 
 def _cut_completion(sides: Sequence[Encoding], max_length: int) -> Sides:
     _check_prompt(sides, max_length)
-    return [replace(side, completion=side.completion[: max_length - len(side.prompt)]) for side in sides]
+    cut: Sides = []
+    for side in sides:
+        room = max_length - len(side.prompt)
+        mask = None if side.mask is None else side.mask[:room]
+        if mask is not None and not any(mask):
+            raise RowProblem(
+                "nothing_scored",
+                f"of a completion, nothing that is scored lies within max_length={max_length}",
+                "raise max_length",
+            )
+        cut.append(replace(side, completion=side.completion[:room], mask=mask))
+    return cut
 
 
 def _check_prompt(sides: Sequence[Encoding], max_length: int) -> None:

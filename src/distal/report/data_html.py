@@ -135,10 +135,12 @@ def _overlaps(check: DataCheck) -> str:
 def _sample(sample: Sample) -> str:
     side = "liked" if sample.desirable else "disliked"
     size = "" if sample.tokens is None else f", {sample.tokens[0]} tokens read and {sample.tokens[1]} scored"
+    pieces = "".join(
+        f'<span class="{side if scored else "read"}">{_shown(text)}</span>' for text, scored in sample.pieces
+    )
     return (
         f"<p>Row {sample.source_row}, {side}{size}; what is scored is coloured.</p>"
-        f'<pre><span class="read">{_shown(sample.prompt)}</span><span class="{side}">{_shown(sample.completion)}'
-        f"</span></pre>"
+        f'<pre><span class="read">{_shown(sample.prompt)}</span>{pieces}</pre>'
     )
 
 

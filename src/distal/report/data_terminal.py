@@ -105,7 +105,8 @@ def sample_text(sample: Sample) -> Iterator[Text]:
         size = f", {sample.tokens[0]} tokens read and {sample.tokens[1]} scored"
     yield Text(f"row {sample.source_row}, {side}{size}", style="bold")
     colour = LIKED_COLOUR[sample.desirable]
-    yield Text.assemble((_cut(sample.prompt, keep_end=True), "dim"), (_cut(sample.completion), colour))
+    pieces = [(_cut(text), colour if scored else "dim") for text, scored in sample.pieces]
+    yield Text.assemble((_cut(sample.prompt, keep_end=True), "dim"), *pieces)
     if sample.tokens is not None:
         before, after = (" ".join(map(_quoted, names)) for names in sample.boundary)
         yield Text.assemble("tokens at the boundary: ", (before, "dim"), " | ", (after, colour))

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from distal.caching import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
+from distal.data.turns import LOSS_ON, LossOn
 from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
 from distal.objectives.streaming import check_streamable
@@ -21,6 +22,7 @@ from distal.scoring import LAYOUT_NAMES, LayoutName
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
+from distal.training.refused import REFUSED
 from distal.training.suggestions import nearest
 
 __all__ = ["AlignmentConfig"]
@@ -29,31 +31,6 @@ DEFAULT_TOKENS_PER_MICRO_BATCH = 8192
 # Of order_statistics: stream. How they were chosen: docs/concepts/streaming.md.
 DEFAULT_STREAM_HALF_LIFE = 16.0
 DEFAULT_STREAM_CAPACITY = 65_536
-
-# Options of the parent class that would change the objective, or do nothing, under the whole-batch engine.
-_REFUSED: dict[str, tuple[Any, str]] = {
-    "gradient_accumulation_steps": (
-        1,
-        "one optimizer step takes one batch; set global_batch_size and micro_batch_size",
-    ),
-    "auto_find_batch_size": (False, "memory is bounded by micro_batch_size or tokens_per_micro_batch"),
-    "label_smoothing_factor": (0.0, "that smooths token labels; for preferences set label_smoothing"),
-    "neftune_noise_alpha": (
-        None,
-        "noise would differ between policy and reference, so rewards would be noise",
-    ),
-    "batch_eval_metrics": (False, "the evaluation set is evaluated whole"),
-    "use_liger_kernel": (False, "it replaces the head through which scores are computed"),
-    "prediction_loss_only": (False, "evaluation needs no predictions"),
-    "ignore_data_skip": (
-        False,
-        "a resumed run goes on with the rows that are left; finding them costs no time here",
-    ),
-    "train_sampling_strategy": (
-        "random",
-        "Distal orders optimizer batches itself, the same on any number of devices",
-    ),
-}
 
 _OBJECTIVE_OPTIONS = (
     "beta",
@@ -176,6 +153,11 @@ class AlignmentConfig(TrainingArguments):
         None,
         "What happens to longer rows: drop, error, truncate_prompt, truncate_completion; None: what on_bad_rows says.",
     )
+    loss_on: LossOn = _option(
+        "completion",
+        "Which tokens of a completion are scored: completion (all behind the prompt), last_turn (of the assistant), "
+        "assistant_turns (turns of the user and of tools in between are read, not scored).",
+    )
     on_bad_rows: OnBadRows = _option(
         "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
     )
@@ -274,7 +256,7 @@ class AlignmentConfig(TrainingArguments):
         return HealthThresholds.from_option(self.health)
 
     def _refuse_unused(self) -> None:
-        for name, (allowed, remedy) in _REFUSED.items():
+        for name, (allowed, remedy) in REFUSED.items():
             value = getattr(self, name, allowed)
             if value != allowed:
                 raise ConfigError(f"{name}: {value!r} is not supported: {remedy}")
@@ -316,6 +298,7 @@ class AlignmentConfig(TrainingArguments):
             "order_statistics": ("batch", "stream"),
             "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
             "on_bad_rows": ("drop", "error"),
+            "loss_on": LOSS_ON,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known and not (name == "truncation" and self.truncation is None):

@@ -143,6 +143,7 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
                 num_proc=args.dataset_num_proc,
                 name=name,
                 cache_dir=args.row_cache_dir,
+                loss_on=args.loss_on,
             )
         if self.objective.needs == "paired" and data.kind != "paired":
             raise ConfigError(

@@ -33,6 +33,7 @@ class CheckOptions:
         trust_remote_code: run Python code that comes with the tokenizer.
         max_length: longest prompt plus completion, tokens.
         truncation: drop, error, truncate_prompt or truncate_completion.
+        loss_on: completion, last_turn or assistant_turns.
         num_proc: processes that tokenise.
         samples: completions to show.
         html: file for the report.
@@ -49,6 +50,7 @@ class CheckOptions:
     trust_remote_code: bool = False
     max_length: int | None = None
     truncation: str | None = None
+    loss_on: str | None = None
     num_proc: int | None = None
     samples: int = 4
     html: Path | None = None
@@ -58,6 +60,7 @@ class CheckOptions:
         needs_tokenizer = {
             "max_length": self.max_length,
             "truncation": self.truncation,
+            "loss_on": self.loss_on,
             "chat_template": self.chat_template,
             "num_proc": self.num_proc,
         }
@@ -128,6 +131,7 @@ def _tokenized(options: CheckOptions, tokenizer: Any) -> Any:
             name="data",
             reading=options.reading,
             cache_dir=default_cache_dir(),
+            loss_on=cast(Any, options.loss_on or "completion"),
         )
     except DataError as error:
         return error

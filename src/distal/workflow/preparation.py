@@ -54,6 +54,7 @@ def prepared_data(
         "truncation": training.truncation,
         "num_proc": training.dataset_num_proc,
         "cache_dir": training.row_cache_dir,
+        "loss_on": training.loss_on,
         "reading": options.reading(),
     }
     whole = prepare_dataset(options.data, tokenizer, split=options.split, name="train", **settings)

@@ -37,6 +37,8 @@ _NAMES_ELSEWHERE = {
     "epochs": "num_train_epochs",
     "batch_size": "global_batch_size",
     "truncation_mode": "truncation",
+    "assistant_only_loss": "loss_on",
+    "completion_only_loss": "loss_on",
 }
 """What an option is called in other libraries, for suggestions only."""
 

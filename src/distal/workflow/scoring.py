@@ -32,6 +32,7 @@ class ScoringOptions:
         trust_remote_code: run Python code that comes with the models.
         max_length: longest prompt plus completion, tokens.
         truncation: drop, error, truncate_prompt or truncate_completion.
+        loss_on: completion, last_turn or assistant_turns.
         on_bad_rows: drop or error.
         tokens_per_batch: tokens per forward pass, with padding; memory and speed only.
         layout: auto, padded, packed or prefix_shared; memory and speed only.
@@ -49,6 +50,7 @@ class ScoringOptions:
     trust_remote_code: bool = False
     max_length: int = 1024
     truncation: str = "drop"
+    loss_on: str = "completion"
     on_bad_rows: str = "drop"
     tokens_per_batch: int = 8192
     layout: str = "auto"
@@ -89,6 +91,7 @@ def scored_data(
         name="data",
         reading=options.reading,
         cache_dir=default_cache_dir(),
+        loss_on=cast(Any, options.loss_on),
     )
     for line in data.report.summary():
         tell(line)

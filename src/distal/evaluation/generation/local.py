@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from distal.data.reasons import RowProblem
-from distal.data.rendering import apply_template
+from distal.data.rendering import prompt_as_text
 from distal.data.tokenization import Encoder
 from distal.errors import ConfigError, DataError
 from distal.evaluation.generation.draws import RowDraws, StopStrings
@@ -35,19 +35,17 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
     for prompt in prompts:
         row = prompt.row
         templated = not isinstance(row.prompt, str)
-        text = row.prompt
-        if not isinstance(text, str):
-            if not tokenizer.chat_template:
-                raise DataError(
-                    f"row {prompt.source_row} of the prompts is a conversation, but there is no chat template; "
-                    "give one as a Jinja file (--chat-template FILE), or give plain strings without --chat"
-                )
-            try:
-                text = apply_template(tokenizer, row, text, generate=True)
-            except RowProblem as problem:
-                raise DataError(
-                    f"row {prompt.source_row} of the prompts: {problem.detail}; {problem.remedy}"
-                ) from problem
+        if templated and not tokenizer.chat_template:
+            raise DataError(
+                f"row {prompt.source_row} of the prompts is a conversation, but there is no chat template; "
+                "give one as a Jinja file (--chat-template FILE), or give plain strings without --chat"
+            )
+        try:
+            text = prompt_as_text(tokenizer, row)
+        except RowProblem as problem:
+            raise DataError(
+                f"row {prompt.source_row} of the prompts: {problem.detail}; {problem.remedy}"
+            ) from problem
         found.append(encoder.encode([(text, "")], templated=templated)[0].prompt)
     return found
 
