@@ -31,7 +31,7 @@ from distal.evaluation.judging import (
     match_outputs,
     win_rate,
 )
-from distal.scoring.cache import default_cache_dir
+from distal.caching import default_cache_dir
 from distal.workflow.environment import package_versions
 
 __all__ = ["JUDGES", "WinRateOptions", "evaluate_win_rate", "win_rate_json"]
