@@ -15,7 +15,7 @@ from distal.data.grading import GradeOptions
 from distal.data.loading import DataLike
 from distal.data.preferences import TokenizedPreferences
 from distal.data.preparation import OnBadRows, prepare_dataset
-from distal.data.reading import PreferenceSource, ReadOptions, open_preferences, parse_map
+from distal.data.reading import PreferenceSource, ReadOptions, carry_threshold, open_preferences, parse_map
 from distal.data.report import DataReport, RowCount
 from distal.data.sampling import OptimizerBatchSampler
 from distal.data.truncation import Truncation
@@ -33,6 +33,7 @@ __all__ = [
     "RowCount",
     "TokenizedPreferences",
     "Truncation",
+    "carry_threshold",
     "collate_units",
     "default_cache_dir",
     "open_preferences",

@@ -29,7 +29,7 @@ from distal.data.values import listed
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
-__all__ = ["GradeOptions", "Numbered", "graded_preferences"]
+__all__ = ["GradeOptions", "Numbered", "graded_preferences", "median_grade"]
 
 Numbered = tuple[int, "Preference | RowProblem"]
 """Source row, and what it yields."""
@@ -49,6 +49,8 @@ class GradeOptions:
         weights: whether each preference is weighted by its difference of grades (to the threshold when unpaired),
             divided by the mean of all.
         seed: of "best_random".
+        threshold_from: name of the data set whose threshold it is, for the report; empty where it is the user's, or
+            that of the data themselves.
     """
 
     method: GradeMethod = "threshold"
@@ -58,6 +60,7 @@ class GradeOptions:
     margin: float = 0.0
     weights: bool = False
     seed: int = 0
+    threshold_from: str = ""
 
     def __post_init__(self) -> None:
         if self.method not in GRADE_METHODS:
@@ -104,19 +107,8 @@ def graded_preferences(
     Raises:
         DataError: no answer has a grade.
     """
-    weights = dict(form.grades if options.grades is None else options.grades)
-    table, names = _Table(), set[str]()
-    for _, made in _answers(rows(), form):
-        if isinstance(made, Answer):
-            names.update(made.grades)
-            grade = _sum(made.grades, weights)
-            if grade is not None:
-                table.add(made.prompt, grade)
-    if not len(table.grades):
-        raise DataError(
-            f"{name}: no answer is graded by {', '.join(weights)}; graded attributes that were found: "
-            f"{listed(sorted(names))}; name some of them with grades (--grades)"
-        )
+    weights = _weights(form, options)
+    table = _table(rows(), form, weights, name)
     plan = _Unpaired(table, options) if options.kind == "unpaired" else _Pairs(table, options)
     number = -1
     for source_row, made in _answers(rows(), form):
@@ -127,6 +119,42 @@ def graded_preferences(
         else:
             number += 1
             yield from plan.take(number, source_row, made)
+
+
+def median_grade(
+    rows: Iterable[Mapping[str, object]], form: Format, options: GradeOptions, name: str
+) -> float | None:
+    """The threshold that data have in common: the median of their grades; None where `options` take no such one.
+
+    Raises:
+        DataError: no answer has a grade.
+    """
+    if options.method != "threshold" or options.threshold != "median":
+        return None
+    return float(np.median(_table(rows, form, _weights(form, options), name).grades))
+
+
+def _weights(form: Format, options: GradeOptions) -> dict[str, float]:
+    return dict(form.grades if options.grades is None else options.grades)
+
+
+def _table(
+    rows: Iterable[Mapping[str, object]], form: Format, weights: Mapping[str, float], name: str
+) -> _Table:
+    """The grades of all answers."""
+    table, names = _Table(), set[str]()
+    for _, made in _answers(rows, form):
+        if isinstance(made, Answer):
+            names.update(made.grades)
+            grade = _sum(made.grades, weights)
+            if grade is not None:
+                table.add(made.prompt, grade)
+    if not len(table.grades):
+        raise DataError(
+            f"{name}: no answer is graded by {', '.join(weights)}; graded attributes that were found: "
+            f"{listed(sorted(names))}; name some of them with grades (--grades)"
+        )
+    return table
 
 
 def _answers(rows: Iterable[Mapping[str, object]], form: Format) -> Iterator[tuple[int, Answer | RowProblem]]:

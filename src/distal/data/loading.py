@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,6 +23,7 @@ from distal.data.files import (
     row_count,
     unreadable,
 )
+from distal.data.hub import is_hub_id, load_folder, load_hub, source_name
 from distal.data.identity import Content, content_of_dataset, content_of_file
 from distal.data.values import describe_json_type
 from distal.errors import ConfigError, DataError
@@ -38,7 +38,6 @@ DataLike: TypeAlias = (
 )
 """Anything that holds rows: a path, a hub id, a data set, or a list of dictionaries."""
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _BATCH_ROWS = 1000
 _ARRAY_LEVELS = 50
 """Levels of a row in memory inside which arrays become lists; no table has as many."""
@@ -71,7 +70,7 @@ def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") 
     Args:
         data: path of a .jsonl, .jsonl.gz, .json, .csv, .tsv or .parquet file, of a folder written by `save_to_disk`; a
             hub id; a `datasets.Dataset` or `DatasetDict`; a list of dictionaries. A path that exists is never
-            a hub id.
+            a hub id. `ID:NAME` is a configuration of a data set, `ID:FOLDER/` a folder of it.
         split: which split of a hub data set, a `DatasetDict` or a saved one; "train" where there are several.
         name: what to call rows that have no path.
 
@@ -96,11 +95,12 @@ def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") 
 
 
 def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
-    path = Path(data).expanduser()
     if not str(data):
         raise DataError(
             "the name of the data is empty; give a file, a folder written by save_to_disk, or a hub id"
         )
+    source = source_name(str(data))
+    path = Path(source.base).expanduser()
     try:
         exists, is_folder = path.exists(), path.is_dir()
         is_file = path.is_file()
@@ -108,11 +108,17 @@ def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
     except OSError as error:
         raise unreadable(path, error) from error
     if is_folder:
-        return _from_dataset(_choose_split(_load_folder(path), split, str(path)), str(path))
+        loaded = load_folder(path, source)
+        return _from_dataset(
+            _choose_split(loaded, split, str(data)), str(path if source.base == data else data)
+        )
     if not exists:
-        if isinstance(data, str) and _HUB_ID.fullmatch(data) and not data.lower().endswith(tuple(READERS)):
-            return _from_hub(data, split)
+        is_file_name = source.base.lower().endswith(tuple(READERS))
+        if isinstance(data, str) and is_hub_id(source.base) and not is_file_name:
+            return _from_dataset(_choose_split(load_hub(source, split), None, data), data)
         raise missing_path(path)
+    if source.arguments():
+        raise ConfigError(f"{data}: what stands behind the colon has no meaning for the single file {path}")
     reader = reader_for(path)
     if split is not None:
         raise ConfigError(f"split={split!r} has no meaning for the single file {path}; leave it out")
@@ -161,36 +167,6 @@ def _as_json(value: Any, levels: int = _ARRAY_LEVELS) -> Any:
 def _is_dataset(data: object) -> bool:
     """Whether `data` is of a class of the `datasets` library, without importing it for lists."""
     return any(cls.__module__.split(".")[0] == "datasets" for cls in type(data).__mro__)
-
-
-def _load_folder(path: Path) -> object:
-    import datasets
-
-    try:
-        return datasets.load_from_disk(str(path))
-    except Exception as error:  # the library raises whatever its readers raise
-        try:
-            found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-        except OSError as refusal:
-            raise unreadable(path, refusal) from error
-        raise DataError(
-            f"{path}: not a folder written by datasets' save_to_disk ({first_line(error)}); it holds "
-            f"{found}; name one data file in it instead"
-        ) from error
-
-
-def _from_hub(name: str, split: str | None) -> RawRows:
-    import datasets
-
-    try:
-        # Data sets with a loading script are refused by the library: no remote code is ever run.
-        loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # network, hub, and reader errors of many classes
-        raise DataError(
-            f"{name}: no such local file, and the hub data set could not be loaded: {first_line(error)}; "
-            f"check the name, the split and the connection"
-        ) from error
-    return _from_dataset(_choose_split(loaded, None, name), name)
 
 
 def _choose_split(data: object, split: str | None, name: str) -> datasets.Dataset:

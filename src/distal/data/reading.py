@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 from distal.data.files import Row
 from distal.data.formats import COLUMNS, Format, find_format
 from distal.data.formats.base import Made, attempt
-from distal.data.grading import GradeOptions, graded_preferences
+from distal.data.grading import GradeOptions, graded_preferences, median_grade
 from distal.data.identity import Content
 from distal.data.loading import DataLike, RawRows, open_rows
 from distal.data.places import placed, read_placed
@@ -21,7 +21,14 @@ from distal.data.values import listed, shown_name
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
-__all__ = ["Item", "PreferenceSource", "ReadOptions", "open_preferences", "parse_map"]
+__all__ = [
+    "Item",
+    "PreferenceSource",
+    "ReadOptions",
+    "carry_threshold",
+    "open_preferences",
+    "parse_map",
+]
 
 Item: TypeAlias = "Row | Preference | RowProblem"
 """What a source hands on: a row that is still to be read, or what was made of it already."""
@@ -67,6 +74,7 @@ class PreferenceSource:
         count: number of rows where that is known at little cost.
         rows_seen: rows of the source that the last pass of `items` has read.
         content: tells the rows of the source from any others; None for rows in memory.
+        median: reads the median of all grades, where that is what answers are liked above; else None.
     """
 
     name: str
@@ -79,6 +87,7 @@ class PreferenceSource:
     count: Callable[[], int | None] = lambda: None
     rows_seen: Callable[[], int] = lambda: 0
     content: Content | None = None
+    median: Callable[[], float | None] = lambda: None
 
     def __iter__(self) -> Iterator[tuple[int, Preference | RowProblem]]:
         """Every preference, and every problem, with its source row."""
@@ -137,7 +146,32 @@ def open_preferences(
         count=raw.count,
         rows_seen=lambda: counter.seen,
         content=raw.content,
+        median=lambda: grades and median_grade(opened.rows(form.columns), form, grades, raw.name),
     )
+
+
+def carry_threshold(source: PreferenceSource, other: PreferenceSource, options: ReadOptions) -> ReadOptions:
+    """Options by which other data is liked above the same grade: evaluation data, as the training data.
+
+    The median of all grades is that of one data set; by its own median, another would call other answers liked. A
+    number that the user gave, thresholds by prompt, and data without grades stay what they are.
+
+    Args:
+        source: the data whose median counts; its grades are read for it.
+        other: the other data, opened with `options`.
+        options: how both are read.
+
+    Example:
+        >>> rows = [{"prompt": "p", "response": str(i), "score": i} for i in range(5)]
+        >>> train, held_out = open_preferences(rows), open_preferences(rows[3:])
+        >>> carry_threshold(train, held_out, ReadOptions()).grades.threshold
+        2.0
+    """
+    median = source.median() if other.form.kind == "graded" else None
+    if median is None:
+        return options
+    grades = options.grades or GradeOptions()
+    return replace(options, grades=replace(grades, threshold=median, threshold_from=source.name))
 
 
 def _items(
@@ -202,8 +236,9 @@ def _form_notes(form: Format, grades: GradeOptions | None) -> tuple[str, ...]:
     if grades is not None:
         weights = form.grades if grades.grades is None else grades.grades
         total = " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+        whose = f", the median of {grades.threshold_from}" if grades.threshold_from else ""
         how = (
-            f"above and below {grades.threshold}"
+            f"above and below {grades.threshold}{whose}"
             if grades.kind == "unpaired"
             else f"margin {grades.margin:g}"
         )

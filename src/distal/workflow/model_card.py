@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distal.data.hub import source_name
 from distal.evaluation import DominanceCertificate, format_interval, format_ratio
 from distal.report.citation import BIBTEX
 from distal.workflow.options import AlignOptions
@@ -70,13 +71,17 @@ def model_card(options: AlignOptions, facts: CardFacts) -> str:
 
 def _public_name(name: str) -> str:
     """A hub id as it is; of a local folder only its name, since the path is nobody else's business."""
-    path = Path(name)
-    return path.resolve().name if path.exists() or not _HUB_ID.fullmatch(name) else name
+    path, colon, part = name.partition(":")
+    if colon and not Path(name).exists() and Path(path).is_dir():
+        return f"{Path(path).resolve().name}:{part}"
+    known = Path(name).exists() or not _HUB_ID.fullmatch(source_name(name).base)
+    return Path(name).resolve().name if known else name
 
 
 def _public_datasets(options: AlignOptions) -> list[str] | None:
     """Hub ids among the data sources."""
-    sources = [name for name in (options.data.data, options.data.eval_data) if name is not None]
+    names = [name for name in (options.data.data, options.data.eval_data) if name is not None]
+    sources = dict.fromkeys(source_name(name).base for name in names)
     return [name for name in sources if not Path(name).exists() and _HUB_ID.fullmatch(name)] or None
 
 
