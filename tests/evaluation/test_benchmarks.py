@@ -182,6 +182,36 @@ def test_the_task_files_are_ones_that_the_harness_itself_can_load(data: Path) ->
         assert len(task.eval_docs) > 1
 
 
+def test_the_suite_of_the_hub_is_zero_shot_and_averaged_as_the_harness_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import datasets
+
+    asked: list[tuple[str, str | None]] = []
+
+    def on_the_hub(path: str, name: str | None = None, **_: Any) -> dict[str, Dataset]:
+        asked.append((path, name))
+        task = {
+            "cais/mmlu": SUBJECTS[0],
+            "openai/gsm8k": "gsm8k",
+            "truthfulqa/truthful_qa": "truthfulqa_mc2",
+        }[path]
+        splits = {split: Dataset.from_list(rows) for split, rows in hub_documents(task).items()}
+        return splits | {"train": next(iter(splits.values()))}
+
+    monkeypatch.setattr(datasets, "load_dataset", on_the_hub)
+    found = load_tasks("open-llm", ["gsm8k", "mmlu_stem", "truthfulqa_mc2"])
+    assert [(b.name, len(b.tasks), dict(b.weighted)) for b in found.benchmarks] == [
+        ("gsm8k", 1, {}),
+        ("mmlu_stem", 19, {"acc": True}),
+        ("truthfulqa_mc2", 1, {}),
+    ]
+    assert {task.get_config("num_fewshot") for task in found.tasks.values()} == {0}
+    assert ("cais/mmlu", "abstract_algebra") in asked
+    few = load_tasks("open-llm", ["gsm8k", "truthfulqa_mc2"], num_fewshot=3).tasks
+    assert [task.get_config("num_fewshot") for task in few.values()] == [3, 0]  # TruthfulQA fixes its prompt
+
+
 # --- numbers -------------------------------------------------------------------------------------------------
 
 

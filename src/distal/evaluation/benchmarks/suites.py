@@ -40,7 +40,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 _SUBJECT = "mmlu_"
 _OWN_FUNCTIONS = "distal.evaluation.benchmarks."
-_FOLDERS = ("arc", "gsm8k", "hellaswag", "mmlu", "truthfulqa", "winogrande")
+_FOLDERS = ("arc", "gsm8k", "hellaswag", "mmlu/default", "truthfulqa", "winogrande")
 """Folders of the harness in which the suite's tasks are; reading all of its folders takes a minute."""
 
 
