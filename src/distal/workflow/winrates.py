@@ -184,7 +184,7 @@ def evaluate_win_rate(options: WinRateOptions, *, tell: Callable[[str], None] = 
     record = win_rate(
         judged,
         judge=judge.describe(),
-        sees_order=judge.sees_order,
+        keeps_order=judge.keeps_order,
         names=(model.generator, baseline.generator),
         bootstrap=options.bootstrap,
         length_controlled=controlled,
