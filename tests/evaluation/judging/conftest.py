@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distal.evaluation.judging import Pair
+from distal.evaluation.judging import Judge, Pair
 
 SHOWN = re.compile(r"<answer_a>\n(.*?)\n</answer_a>\n\n<answer_b>\n(.*?)\n</answer_b>", re.DOTALL)
 
@@ -19,6 +19,27 @@ def longer(asked: dict[str, Any]) -> str:
     assert found
     first, second = map(len, found.groups())
     return "A" if first > second else "B" if first < second else "TIE"
+
+
+class Silent:
+    """A judge that was asked before."""
+
+    stored = False
+
+    def __init__(self, *, sees_order: bool = True) -> None:
+        self.sees_order = self.keeps_order = sees_order
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def run(self, questions: Any, keep: Any, *, progress: bool) -> None:
+        raise AssertionError("there is nothing to ask")
+
+
+@pytest.fixture
+def silent() -> Callable[..., Judge]:
+    """Factory of judges that were asked before."""
+    return Silent
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_its_own_annotator_says_what_the_server_says(configuration: Callable[...
         assert len(server.requests) == 2 * len(PAIRS)
     by_length = judge_pairs(PAIRS, FunctionJudge("length"), progress=False)
     assert [one.verdict for one in found] == [one.verdict for one in by_length]
-    made = win_rate(found, judge=judge.describe(), keeps_order=judge.keeps_order, names=("m", "b"))
+    made = win_rate(found, judge, names=("m", "b"))
     assert made.order_agreement == 1
     assert made.first_preferred is None, "the package exchanges the answers by itself"
     assert SENTINEL not in json.dumps(made.to_dict())
@@ -118,8 +118,8 @@ def test_its_own_annotator_says_what_the_server_says(configuration: Callable[...
 
 def test_a_constant_annotator_is_found_out(configuration: Callable[..., str]):
     name = configuration(fn_completions="test_completions", completions_kwargs={"value": "Output (a)"})
-    found = judge_pairs(PAIRS, alpaca.AlpacaEvalJudge(name), progress=False)
-    made = win_rate(found, judge={}, keeps_order=False, names=("m", "b"))
+    judge = alpaca.AlpacaEvalJudge(name)
+    made = win_rate(judge_pairs(PAIRS, judge, progress=False), judge, names=("m", "b"))
     assert (made.win_rate, made.order_agreement) == (0.5, 0)
     assert any("replied 'Output (a)' in all 12 questions" in note for note in made.notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -10,6 +11,7 @@ from distal.errors import DataError
 from distal.evaluation.generation import ModelOutput, ModelOutputs
 from distal.evaluation.judging import (
     FunctionJudge,
+    Judge,
     JudgedPair,
     Judgement,
     Pair,
@@ -60,10 +62,8 @@ def test_files_of_different_prompts_are_refused_with_counts():
 
 
 def test_the_record_survives_json(pairs: list[Pair]):
-    found = judge_pairs(pairs, FunctionJudge("length"), progress=False)
-    made = win_rate(
-        found, judge={"judge": "function"}, keeps_order=False, names=("m", "b"), settings={"seed": 0}
-    )
+    judge = FunctionJudge("length")
+    made = win_rate(judge_pairs(pairs, judge, progress=False), judge, names=("m", "b"), settings={"seed": 0})
     content = json.loads(json.dumps(made.to_dict(), allow_nan=False))
     assert content["schema"] == "distal.winrate/1"
     assert WinRate.from_dict(content) == made
@@ -76,14 +76,39 @@ def test_the_record_survives_json(pairs: list[Pair]):
             WinRate.from_dict(broken)
 
 
-def test_few_prompts_and_one_sided_verdicts_are_said():
-    made = win_rate([one((True, 1.0))] * 19, judge={}, keeps_order=False, names=("m", "b"))
+def test_few_prompts_and_one_sided_verdicts_are_said(silent: Callable[..., Judge]):
+    made = win_rate([one((True, 1.0))] * 19, silent(sees_order=False), names=("m", "b"))
     assert any("below 20" in note for note in made.notes)
     assert any("no width" in note for note in made.notes)
     made = win_rate(
-        [one((True, 1.0))] * 10 + [one((True, 0.0))] * 10, judge={}, keeps_order=False, names=("m", "b")
+        [one((True, 1.0))] * 10 + [one((True, 0.0))] * 10, silent(sees_order=False), names=("m", "b")
     )
     assert not made.notes
+
+
+@pytest.mark.parametrize(
+    ("preferences", "raws", "says"),
+    [
+        ([1.0, 1.0], ["A", "A"], "replied 'A' in all 20"),
+        ([1.0, 1.0], ["A, since x", "A, since y"], "preferred the first answer in all 20"),
+        ([0.0, 0.0], ["B, since x", "B, since y"], "preferred the second answer in all 20"),
+        ([0.5, 0.5], ["TIE", "TIE"], "found a tie in all 20"),
+        ([1.0, 0.0], ["m", "m"], "replied 'm' in all 20"),
+        ([1.0, 0.0], ["A", "B"], None),
+    ],
+)
+def test_a_judge_that_says_the_same_to_everything(
+    silent: Callable[..., Judge], preferences: list[float], raws: list[str], says: str | None
+):
+    orders = tuple(
+        (first, Judgement(value, raw))
+        for first, value, raw in zip((True, False), preferences, raws, strict=True)
+    )
+    made = win_rate([JudgedPair(Pair("p", "a", "b"), orders)] * 10, silent(), names=("m", "b"))
+    found = [note for note in made.notes if "in all 20" in note]
+    assert (says is None) == (not found)
+    if says is not None:
+        assert says in found[0]
 
 
 def test_lines_of_judgements(pairs: list[Pair]):

@@ -48,8 +48,9 @@ def judged(
     return judge_pairs(pairs, judge, orders=orders, journal=journal, progress=False)
 
 
-def record(found: list[JudgedPair], **options: Any) -> WinRate:
-    return win_rate(found, judge={}, keeps_order=True, names=("m", "b"), **options)
+def record(found: list[JudgedPair]) -> WinRate:
+    options = EndpointOptions(base_url="http://localhost/v1", model="m")
+    return win_rate(found, ServerJudge(ChatEndpoint(options)), names=("m", "b"))
 
 
 def test_counts_and_agreement(pairs: list[Pair], prefers_longer: Answer):

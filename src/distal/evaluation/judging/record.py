@@ -13,7 +13,7 @@ from typing import Any, Self
 from distal.errors import DataError, ServiceError
 from distal.evaluation.files import write_atomically
 from distal.evaluation.generation.outputs import json_bytes
-from distal.evaluation.judging.questions import JudgedPair, Judgement, model_preference
+from distal.evaluation.judging.questions import Judge, JudgedPair, Judgement, model_preference
 from distal.evaluation.judging.statistics import (
     Bootstrap,
     LengthAdjusted,
@@ -118,9 +118,8 @@ class WinRate:
 
 def win_rate(
     judged: Sequence[JudgedPair],
+    judge: Judge,
     *,
-    judge: Mapping[str, Any],
-    keeps_order: bool,
     names: tuple[str, str],
     bootstrap: Bootstrap | None = None,
     length_controlled: Mapping[str, Any] | None = None,
@@ -131,8 +130,7 @@ def win_rate(
 
     Args:
         judged: all pairs.
-        judge: what the judge is.
-        keeps_order: whether the judge is shown the first answer of a question first.
+        judge: who judged them.
         names: of the model and the baseline.
         bootstrap: how intervals are found.
         length_controlled: AlpacaEval's, where it is there.
@@ -160,7 +158,7 @@ def win_rate(
             bootstrap,
         )
     return WinRate(
-        judge=judge,
+        judge=judge.describe(),
         model=names[0],
         baseline=names[1],
         n=len(judged),
@@ -173,10 +171,10 @@ def win_rate(
         failed=verdicts["failed"],
         identical=sum(one.identical for one in judged),
         order_agreement=_order_agreement(judged),
-        first_preferred=_first_preferred(judged) if keeps_order else None,
+        first_preferred=_first_preferred(judged) if judge.keeps_order else None,
         length_adjusted=adjusted,
         length_controlled=length_controlled,
-        notes=(*notes, *_cautions(judged, credits)),
+        notes=(*notes, *_cautions(judged, credits), *(_sameness(judged) if judge.sees_order else ())),
         usage=about.get("usage", {}),
         settings=about.get("settings", {}),
         versions=about.get("versions", {}),
@@ -257,7 +255,6 @@ def _cautions(judged: Sequence[JudgedPair], credits: Sequence[float]) -> list[st
         )
     if len(set(credits)) == 1 and len(credits) > 1:
         notes.append("every prompt has the same verdict, so that the bootstrap interval has no width")
-    notes += _sameness(judged)
     return notes
 
 
