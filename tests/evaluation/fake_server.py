@@ -85,8 +85,6 @@ class FakeServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_POST(self) -> None:
                 outer.handle(self)
 
@@ -110,7 +108,7 @@ class FakeServer:
         asked = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
         with self._lock:
             self.requests.append(asked)
-            self.headers.append(dict(handler.headers))
+            self.headers.append({name.title(): value for name, value in handler.headers.items()})
             failure = self._failures.pop(0) if self._failures else None
         if failure is not None:
             failure.play(handler)

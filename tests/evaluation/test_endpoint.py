@@ -21,14 +21,14 @@ QUESTION = [{"role": "user", "content": "?"}]
 
 
 def endpoint(server: FakeServer, budget: Budget | None = None, **options: Any) -> ChatEndpoint:
-    settings: dict[str, Any] = {"timeout": 0.4, "retries": 2, "backoff": 0.01}
+    settings: dict[str, Any] = {"timeout": 1.0, "retries": 2, "backoff": 0.01}
     return ChatEndpoint(EndpointOptions(base_url=server.url, model="m", **settings | options), budget)
 
 
 @pytest.mark.parametrize(
     "failure",
     [
-        silence(0.6),
+        silence(1.3),
         status(429, Retry_After="0"),
         status(500),
         status(503, "<html>busy</html>"),
@@ -66,7 +66,7 @@ def test_a_server_that_trickles_runs_out_of_time():
     with FakeServer(lambda asked: "A", [Failure(play)]) as server:
         begun = time.monotonic()
         with pytest.raises(ServiceError, match=r"no answer within 0.4 s"):
-            endpoint(server, retries=0).chat(QUESTION)
+            endpoint(server, retries=0, timeout=0.4).chat(QUESTION)
         assert time.monotonic() - begun < 1.9, "it waited for the whole answer"
 
 

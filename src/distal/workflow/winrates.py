@@ -183,8 +183,7 @@ def evaluate_win_rate(options: WinRateOptions, *, tell: Callable[[str], None] = 
     controlled, notes = _length_controlled(options, judged, (model.generator, baseline.generator))
     record = win_rate(
         judged,
-        judge=judge.describe(),
-        sees_order=judge.sees_order,
+        judge,
         names=(model.generator, baseline.generator),
         bootstrap=options.bootstrap,
         length_controlled=controlled,

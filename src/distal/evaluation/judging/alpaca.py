@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import logging
 import math
+import os
 import re
+import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from distal.errors import ConfigError, ServiceError
@@ -53,6 +56,7 @@ class AlpacaEvalJudge:
     """
 
     sees_order = True
+    keeps_order = False
     stored = True
 
     def __init__(
@@ -144,8 +148,9 @@ class AlpacaEvalJudge:
         return Judgement(0.5 if value == 0 else 2.0 - float(value), self._without_key(text))
 
     def _without_key(self, text: str) -> str:
-        for key in self._extra.get("openai_api_keys", ()):
-            text = text.replace(key, "***")
+        own = os.environ.get("OPENAI_API_KEYS", os.environ.get("OPENAI_API_KEY", ""))  # the package's names
+        for key in (*self._extra.get("openai_api_keys", ()), *own.split(",")):
+            text = text.replace(key, "***") if key.strip() else text
         return text
 
     def _made(self, annotators: str) -> Any:
@@ -260,12 +265,37 @@ def _imported() -> Any:
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     try:
-        return importlib.import_module("alpaca_eval")
-    except ImportError as error:
+        metadata.version("alpaca_eval")
+        with _version_lookup():
+            return importlib.import_module("alpaca_eval")
+    except metadata.PackageNotFoundError as error:
         raise ConfigError(_HINT) from error
+    except ImportError as error:
+        raise ConfigError(f"alpaca-eval is installed but cannot be imported: {error}.") from error
     finally:
         root.setLevel(level)
         root.handlers[:] = handlers
+
+
+@contextmanager
+def _version_lookup() -> Generator[None]:
+    """What the package takes from `pkg_resources`, where setuptools (from 81 on) no longer brings that.
+
+    It looks up and compares versions with it.
+    """
+    from packaging.version import parse
+
+    name = "pkg_resources"
+    if importlib.util.find_spec(name) is not None:
+        yield
+        return
+    module = ModuleType(name)
+    vars(module).update(get_distribution=metadata.distribution, parse_version=parse)
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _configuration(annotators: str, package: Any) -> dict[str, Any]:
@@ -276,8 +306,10 @@ def _configuration(annotators: str, package: Any) -> dict[str, Any]:
     file = path if path.exists() else Path(package.constants.EVALUATORS_CONFIG_DIR) / annotators
     file = file / "configs.yaml" if file.is_dir() else file
     if not file.is_file():
-        near = sorted(one.parent.name for one in file.parent.parent.glob("*/configs.yaml"))
-        known = f"; it knows {', '.join(near[:60])}" if near and not path.exists() else ""
+        names = sorted(
+            one.parent.name for one in Path(package.constants.EVALUATORS_CONFIG_DIR).glob("*/configs.yaml")
+        )
+        known = "" if path.exists() else f"; it knows {', '.join(names)}"
         raise ConfigError(
             f"alpaca-eval has no annotators {annotators}{known}. Or name a folder with a configs.yaml."
         )
@@ -290,8 +322,8 @@ def _configuration(annotators: str, package: Any) -> dict[str, Any]:
     for name in _names_in(content):
         if _SECRET.search(name):
             raise ConfigError(
-                f"{file} holds {name}: the configuration becomes part of the result, so keys belong into an "
-                "environment variable (OPENAI_API_KEY, or the one that --api-key-env names)."
+                f"{file} holds {name}: it becomes part of the result, so keys belong into an environment variable "
+                "(OPENAI_API_KEY, or the one that --api-key-env names)."
             )
     return content
 

@@ -82,10 +82,12 @@ class Judge(Protocol):
     Attributes:
         sees_order: whether the judge is shown both answers one after the other, so that their order may matter; a
             judge that grades each answer on its own is asked once.
+        keeps_order: whether the first answer of a question is also shown first, so that position bias can be told.
         stored: whether its judgements are worth keeping for another run.
     """
 
     sees_order: bool
+    keeps_order: bool
     stored: bool
 
     def describe(self) -> dict[str, Any]:

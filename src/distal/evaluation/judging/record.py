@@ -13,7 +13,7 @@ from typing import Any, Self
 from distal.errors import DataError, ServiceError
 from distal.evaluation.files import write_atomically
 from distal.evaluation.generation.outputs import json_bytes
-from distal.evaluation.judging.questions import JudgedPair, Judgement, model_preference
+from distal.evaluation.judging.questions import Judge, JudgedPair, Judgement, model_preference
 from distal.evaluation.judging.statistics import (
     Bootstrap,
     LengthAdjusted,
@@ -118,9 +118,8 @@ class WinRate:
 
 def win_rate(
     judged: Sequence[JudgedPair],
+    judge: Judge,
     *,
-    judge: Mapping[str, Any],
-    sees_order: bool,
     names: tuple[str, str],
     bootstrap: Bootstrap | None = None,
     length_controlled: Mapping[str, Any] | None = None,
@@ -131,8 +130,7 @@ def win_rate(
 
     Args:
         judged: all pairs.
-        judge: what the judge is.
-        sees_order: whether the judge is shown both answers.
+        judge: who judged them.
         names: of the model and the baseline.
         bootstrap: how intervals are found.
         length_controlled: AlpacaEval's, where it is there.
@@ -160,7 +158,7 @@ def win_rate(
             bootstrap,
         )
     return WinRate(
-        judge=judge,
+        judge=judge.describe(),
         model=names[0],
         baseline=names[1],
         n=len(judged),
@@ -173,10 +171,10 @@ def win_rate(
         failed=verdicts["failed"],
         identical=sum(one.identical for one in judged),
         order_agreement=_order_agreement(judged),
-        first_preferred=_first_preferred(judged) if sees_order else None,
+        first_preferred=_first_preferred(judged) if judge.keeps_order else None,
         length_adjusted=adjusted,
         length_controlled=length_controlled,
-        notes=(*notes, *_cautions(judged, credits, sees_order=sees_order)),
+        notes=(*notes, *_cautions(judged, credits), *(_sameness(judged) if judge.sees_order else ())),
         usage=about.get("usage", {}),
         settings=about.get("settings", {}),
         versions=about.get("versions", {}),
@@ -245,7 +243,7 @@ def _first_preferred(judged: Sequence[JudgedPair]) -> float | None:
     return sum(whole) / len(whole) if whole else None
 
 
-def _cautions(judged: Sequence[JudgedPair], credits: Sequence[float], *, sees_order: bool) -> list[str]:
+def _cautions(judged: Sequence[JudgedPair], credits: Sequence[float]) -> list[str]:
     """What a reader of the numbers should know."""
     notes: list[str] = []
     if len(credits) < FEWEST_SAMPLES:
@@ -257,20 +255,28 @@ def _cautions(judged: Sequence[JudgedPair], credits: Sequence[float], *, sees_or
         )
     if len(set(credits)) == 1 and len(credits) > 1:
         notes.append("every prompt has the same verdict, so that the bootstrap interval has no width")
-    values = {j.preference for one in judged for _, j in one.orders if j.preference is not None}
-    asked = sum(j.preference is not None for one in judged for _, j in one.orders)
-    if sees_order and asked >= _FEWEST_ASKED and len(values) == 1:
-        said = {1.0: "the first answer", 0.0: "the second answer", 0.5: "a tie"}.get(
-            next(iter(values)), "the same preference"
-        )
-        both = any(len(one.orders) == 2 for one in judged)
-        hint = (
-            "it does not tell the answers apart"
-            if both
-            else "ask both orders to see whether it reads the answers"
-        )
-        notes.append(f"the judge chose {said} in all {asked} questions: {hint}")
     return notes
+
+
+def _sameness(judged: Sequence[JudgedPair]) -> list[str]:
+    """Whether the judge said the same to every question."""
+    said = [(j.preference, j.raw) for one in judged for _, j in one.orders if j.preference is not None]
+    if len(said) < _FEWEST_ASKED:
+        return []
+    preferences, replies = ({item[place] for item in said} for place in (0, 1))
+    if len(replies) > 1 and len(preferences) > 1:
+        return []
+    if all(preference == 0.5 for preference in preferences):
+        what = "found a tie"
+    elif len(preferences) == 1 and len(replies) > 1:
+        what = f"preferred the {'first' if said[0][0] > 0.5 else 'second'} answer"
+    else:
+        what = f"replied {said[0][1][:20]!r}"
+    both = any(len(one.orders) == 2 for one in judged)
+    hint = (
+        "it does not tell the answers apart" if both else "ask both orders to see whether it tells them apart"
+    )
+    return [f"the judge {what} in all {len(said)} questions: {hint}"]
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

@@ -32,6 +32,7 @@ class FunctionJudge:
     """
 
     sees_order = False
+    keeps_order = False
     stored = False
 
     def __init__(self, name: str) -> None:
@@ -78,6 +79,7 @@ class RewardModelJudge:
     """
 
     sees_order = False
+    keeps_order = False
     stored = True
 
     def __init__(

@@ -57,6 +57,7 @@ class ServerJudge:
     """
 
     sees_order = True
+    keeps_order = True
     stored = True
 
     def __init__(

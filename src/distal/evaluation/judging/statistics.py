@@ -26,6 +26,7 @@ FORMULA = (
 _BLOCK = 1 << 22
 _STEPS = 60
 _PENALTY = 1.0
+_ROUNDING = 1e-12
 _PSEUDO = 1.0
 """Weight of the pseudo-observation: one tie at equal length."""
 
@@ -110,9 +111,7 @@ def length_adjusted_win_rate(
         bootstrap: how the interval is found, over prompts; the scale stays that of the whole sample.
 
     Example:
-        >>> length_adjusted_win_rate(
-        ...     [1, 1, 0], [5, 5, 5], [5, 5, 5], confidence=0.9, resamples=9, seed=0
-        ... ).win_rate
+        >>> length_adjusted_win_rate([1, 1, 0], [5, 5, 5], [5, 5, 5], Bootstrap()).win_rate
         0.625
     """
     y = np.asarray(credits, dtype=np.float64)
@@ -141,12 +140,12 @@ def _fit(x: FloatArray, y: FloatArray, weights: NDArray[np.float64]) -> tuple[Fl
         hab, hbb = curvature @ x, curvature @ (x * x) + _PENALTY
         determinant = np.maximum(haa * hbb - hab * hab, 1e-300)
         da, db = (hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant
-        if max(np.abs(da).max(), np.abs(db).max()) < 1e-10:
+        if max(np.abs(da).max(), np.abs(db).max()) < 1e-9:
             break
         step = np.ones(len(weights))
         for _ in range(30):
             tried = _objective(a - step * da, b - step * db, x, y, weights)
-            worse = tried > value
+            worse = tried > value + _ROUNDING * np.abs(value)
             if not worse.any():
                 break
             step = np.where(worse, step / 2, step)
