@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
+from distal.data import ReadOptions, TokenizedPreferences, default_cache_dir, prepare_dataset
 from distal.errors import ConfigError
 from distal.scoring import LAYOUT_NAMES
 from distal.scoring.loading import check_vocabulary, load_model, load_tokenizer
@@ -77,8 +78,10 @@ def scored_data(
     options: ScoringOptions,
     tokenizer: PreTrainedTokenizerBase,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    cache_dir: Path | None = None,
 ) -> TokenizedPreferences:
-    """The preferences as token rows; `tell` is called with each line of the data report."""
+    """The preferences as token rows, which are kept in a cache; `tell` is called with each line of the data report."""
     data = prepare_dataset(
         options.data,
         tokenizer,
@@ -88,6 +91,7 @@ def scored_data(
         split=options.split,
         name="data",
         reading=options.reading,
+        cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
     )
     for line in data.report.summary():
         tell(line)
