@@ -15,6 +15,8 @@ import pytest
 from typer.testing import Result
 
 from distal.caching import ScoreCache, ScoreEntry
+from distal.data.row_cache import RowCache
+from distal.data.store import RowBatch, RowWriter
 
 Run = Callable[..., Result]
 DAY = 86400
@@ -188,6 +190,38 @@ def test_links_are_not_followed(distal: Run, tmp_path: Path, kind: str) -> None:
     assert result.exit_code == 0, result.output
     assert contents(outside) == kept
     assert ("not Distal's" in result.stdout) == (kind == "shard")
+
+
+def test_tokenised_rows_are_entries_too(distal: Run, tmp_path: Path) -> None:
+    def make(path: Path) -> dict[str, Any]:
+        batch = RowBatch()
+        batch.add([1], [2], ("a", "b"), desirable=True, source_row=0)
+        with RowWriter(path) as writer:
+            writer.append(batch.to_arrow())
+            writer.close()
+        return {"n_kept": 1, "kind": "unpaired", "name": "film.jsonl"}
+
+    place = RowCache(tmp_path / "cache").path("cd" * 32)
+    RowCache(tmp_path / "cache").fetch(place.name, make)
+    half = place.with_name(f".writing-{place.name}-1234-0123abcd")
+    half.mkdir()
+    (half / "rows.arrow").write_bytes(b"half")
+    listed = json.loads(distal("cache", "ls", "--json").stdout)["entries"]
+    assert {entry["path"]: (entry["state"], entry["rows"]) for entry in listed} == {
+        str(place): ("complete", 1),
+        str(half): ("partial", None),
+    }
+    assert distal("cache", "verify").exit_code == 0
+    assert distal("cache", "prune", "--partial", "--yes").exit_code == 0
+    assert not half.exists()
+    for name in ("rows.arrow", "about.json"):
+        RowCache(tmp_path / "cache").fetch(place.name, make)
+        damage(place / name) if name == "rows.arrow" else (place / name).write_text("{}")
+        result = distal("cache", "verify")
+        assert result.exit_code == 7
+        assert str(place / name) in result.stdout
+        assert distal("cache", "prune", "--damaged", "--yes").exit_code == 0
+        assert not place.exists()
 
 
 @pytest.fixture

@@ -67,6 +67,8 @@ class CacheKind(ABC):
     """A kind of entry: a class with a name, which is that of its subfolder, and these methods."""
 
     name: ClassVar[str]
+    in_one_piece: ClassVar[bool] = False
+    """Whether an entry is of no use where one of its files is damaged."""
 
     @abstractmethod
     def owns(self, name: str, *, folder: bool) -> bool:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from distal.caching.files import is_temporary_of
 from distal.caching.kinds import CacheKind, Damage, Entry
+from distal.caching.rows import RowsKind
 from distal.caching.score_kind import ScoresKind
 from distal.errors import CacheError, OutputError
 
 __all__ = ["KINDS", "Choice", "Removal", "check_entries", "list_entries", "plan_removal", "remove"]
 
-KINDS: dict[str, CacheKind] = {kind.name: kind for kind in (ScoresKind(),)}
+KINDS: dict[str, CacheKind] = {kind.name: kind for kind in (ScoresKind(), RowsKind())}
 """Every kind of entry, by the name of its subfolder."""
 
 
@@ -28,8 +29,8 @@ class Choice:
 
     Attributes:
         partial: those that are not complete.
-        damaged: damaged files; what is whole of their entries stays. (Half files of processes that were killed always
-            go, where nobody works on their entry.)
+        damaged: damaged files, and the rest of their entries where it is of no use without them. (Half files of
+            processes that were killed always go, where nobody works on their entry.)
         everything: all of them.
         older_than: of those chosen, only what was not used for so many seconds; on its own, of all.
     """
@@ -117,7 +118,12 @@ def plan_removal(folder: Path, choice: Choice, *, now: float | None = None) -> R
     for entry in staying:
         plan.files += _half_files(entry)
     if choice.damaged:
-        plan.files += [damage for _, damages in check_entries(staying) for damage in damages]
+        for entry, damages in check_entries(staying):
+            if damages and KINDS[entry.kind].in_one_piece:
+                plan.entries.append(entry)
+                plan.freed += entry.size
+            else:
+                plan.files += damages
     plan.freed += sum(_size(damage.path) for damage in plan.files)
     return plan
 

@@ -80,7 +80,7 @@ def prune(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Entries that are not complete.")] = False,
     damaged: Annotated[
-        bool, typer.Option("--damaged", help="Damaged files; what is whole of their entries stays.")
+        bool, typer.Option("--damaged", help="Damaged files, and what is of no use without them.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and touch nothing.")] = False,

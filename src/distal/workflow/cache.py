@@ -127,6 +127,7 @@ def entries_table(entries: Sequence[Entry], *, now: float | None = None) -> Tabl
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=column not in ("model", "data"),
+            min_width=12 if column in ("model", "data") else None,
         )
     for entry in entries:
         rows = "" if entry.rows is None else f"{entry.rows:,}"

@@ -132,7 +132,7 @@ def _score_file(
 ) -> ScoreSummary | None:
     _refuse_output(options)
     tokenizer = scoring_tokenizer(options)
-    data = scored_data(options, tokenizer, tell)
+    data = scored_data(options, tokenizer, tell, cache_dir=options.cache_dir)
     names = {"model": (options.model, options.revision)}
     if options.reference is not None:
         names["reference"] = (options.reference, options.reference_revision)
@@ -258,9 +258,7 @@ def _groups(
     for first in range(0, len(data), ROW_GROUP // per_unit):
         units = range(first, min(first + ROW_GROUP // per_unit, len(data)))
         facts = [
-            (row.source_row, unit, row.completion_length, row.desirable)
-            for unit in units
-            for row in data[unit]
+            (row.source_row, unit, row.scored_length, row.desirable) for unit in units for row in data[unit]
         ]
         source, unit, tokens, desirable = (np.array(column) for column in zip(*facts, strict=True))
         held = slice(units.start * per_unit, units.stop * per_unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -79,8 +80,10 @@ def scored_data(
     options: ScoringOptions,
     tokenizer: PreTrainedTokenizerBase,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    cache_dir: Path | None = None,
 ) -> TokenizedPreferences:
-    """The preferences as token rows; `tell` is called with each line of the data report."""
+    """The preferences as token rows, which are kept in a cache; `tell` is called with each line of the data report."""
     data = prepare_dataset(
         options.data,
         tokenizer,
@@ -90,7 +93,7 @@ def scored_data(
         split=options.split,
         name="data",
         reading=options.reading,
-        cache_dir=default_cache_dir(),
+        cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
         loss_on=cast(Any, options.loss_on),
     )
     for line in data.report.summary():

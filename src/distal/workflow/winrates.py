@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from distal.caching import default_cache_dir
 from distal.errors import ConfigError, OutputError
 from distal.evaluation.budget import Budget, BudgetLimits
 from distal.evaluation.endpoint import ChatEndpoint, EndpointOptions
@@ -31,7 +32,6 @@ from distal.evaluation.judging import (
     match_outputs,
     win_rate,
 )
-from distal.caching import default_cache_dir
 from distal.workflow.environment import package_versions
 
 __all__ = ["JUDGES", "WinRateOptions", "evaluate_win_rate", "win_rate_json"]
