@@ -1,9 +1,9 @@
 """Dominance within parts of the data, with a correction for asking many times.
 
 Each slice of at least 20 independent samples is tested by itself, against the null that its violation ratio is at
-least the threshold. The p-values of all slices of all attributes are corrected together by Holm's step-down method: with
-level 0.05 the probability that any slice is wrongly said to dominate is at most 5 %, whatever the slices have
-to do with each other. Intervals are not corrected.
+least the threshold. The p-values of all slices of all attributes are corrected together by Holm's step-down method:
+with level 0.05 the probability that any slice is wrongly said to dominate is at most 5 %, whatever the slices
+have to do with each other. Intervals are not corrected.
 """
 
 from __future__ import annotations
