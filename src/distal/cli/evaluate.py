@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from distal.cli import dominance_options as asked
 from distal.cli import evaluate_benchmarks, evaluate_generate, evaluate_winrate
 from distal.cli.grouping import grouped
 from distal.cli.reading import Reading
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
+    model: asked.Models,
     scoring: Scoring,
     reading: Reading,
     reference: Annotated[
@@ -39,6 +41,12 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
             rich_help_panel=MODELS,
         ),
     ] = None,
+    order: asked.Order = 1,
+    threshold: asked.Threshold = 0.25,
+    slice_by: asked.SliceBy = None,
+    length_controlled: asked.LengthControlled = False,
+    compare: asked.Compare = False,
+    by_prompt: asked.ByPrompt = True,
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.", rich_help_panel=_RESULT)
     ] = 0.95,
@@ -67,23 +75,31 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     """Reward quantiles of preferred and other responses, and whether the former dominate.
 
     Rewards are log-ratios to the reference, in nats. Shows the violation ratio of first-order dominance with
-    a bootstrap interval, the AUC and, for paired data, the share of pairs ranked right.
+    a bootstrap interval and a test, the AUC and, for paired data, the share of pairs ranked right. Several models
+    are measured on the same rows, and compared with each other if asked.
     """
     from rich.console import Console
 
-    from distal.report import certificate_table
-    from distal.workflow.certification import CertifyOptions, certificate_json, certify
+    from distal.report import certificate_tables
+    from distal.workflow.certification import CertifyOptions, certificate_json, certify, named_models
 
     options = CertifyOptions(
+        models=named_models(model),
         **vars(scoring),
         reference=reference,
+        split=reading.split,
+        order=order,
+        threshold=threshold,
+        slice_by=tuple(slice_by or ()),
+        length_controlled=length_controlled,
+        compare=compare,
+        by_prompt=by_prompt,
         confidence=confidence,
         resamples=resamples,
         seed=seed,
         output=output,
         plot=plot,
         overwrite=overwrite,
-        split=reading.split,
         reading=reading.options(),
     )
     notes = Console(stderr=True)
@@ -93,6 +109,7 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     if json_only:
         typer.echo(certificate_json(certificate))
         return
-    Console().print(certificate_table(certificate))
+    for table in certificate_tables(certificate):
+        Console().print(table)
     for path in [p for p in (options.certificate_path, *options.figure_paths) if p is not None]:
         typer.echo(f"Written: {path}")

@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def score(  # noqa: PLR0913 - the parameters of a verb are its options
+    model: Annotated[
+        str, typer.Option(help="Local folder or hub id of a model or PEFT adapter.", rich_help_panel=MODELS)
+    ],
     scoring: Scoring,
     reading: Reading,
     output: Annotated[
@@ -69,6 +72,7 @@ def score(  # noqa: PLR0913 - the parameters of a verb are its options
     from distal.workflow.scores import ScoreOptions, score_file, summary_json
 
     options = ScoreOptions(
+        model=model,
         **vars(scoring),
         split=reading.split,
         reading=reading.options(),

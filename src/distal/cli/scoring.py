@@ -14,11 +14,8 @@ MODELS, DATA = "Models", "Data"
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What is scored and how; a parameter of verbs that are `grouped`. Named as in `ScoringOptions`."""
+    """What is scored and how, whatever the model; for verbs that are `grouped`. Named as in `ScoringOptions`."""
 
-    model: Annotated[
-        str, typer.Option(help="Local folder or hub id of a model or PEFT adapter.", rich_help_panel=MODELS)
-    ]
     data: Annotated[
         str,
         typer.Option(

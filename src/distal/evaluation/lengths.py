@@ -74,7 +74,7 @@ class Strata:
                 of_u = of_v = 0
         # The first stratum lies below the range, the last above it. The last inside ends where the range does.
         edges = np.array([low - 1, *ends[:-1], high])
-        return cls(*(np.searchsorted(edges, side, side="left") for side in (u, v)), edges.size + 1)
+        return cls(np.searchsorted(edges, u), np.searchsorted(edges, v), edges.size + 1)
 
     def weights(
         self, on_u: NDArray[np.intp], on_v: NDArray[np.intp]

@@ -14,7 +14,7 @@ from distal.errors import ConfigError, DataError
 from distal.evaluation.slices import Attributes, binned
 from distal.types import DataKind, RowSource, TokenRow
 
-__all__ = ["BUILT_IN", "RowFacts", "ScoredRows"]
+__all__ = ["BUILT_IN", "RowFacts", "ScoredRows", "attribute_name"]
 
 _FEWEST_PROMPT_TOKENS = 2
 """A prompt of one token is an opening mark that all rows share, and says nothing about what belongs together."""
@@ -198,6 +198,19 @@ BUILT_IN: Mapping[str, Callable[[ScoredRows], NDArray[Any]]] = {
     "prompt_length": lambda rows: rows.prompt_lengths,
 }
 """Attributes that every data set has, tokens per row."""
+
+
+def attribute_name(wanted: str) -> str:
+    """The attribute that an entry of `slice_by` names, without its number of bins.
+
+    Raises:
+        ConfigError: a number of bins that is none.
+
+    Example:
+        >>> attribute_name("prompt_length:3"), attribute_name("source")
+        ('prompt_length', 'source')
+    """
+    return _parsed(wanted)[0]
 
 
 def _parsed(wanted: str) -> tuple[str, int]:

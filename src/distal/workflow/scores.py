@@ -38,6 +38,7 @@ class ScoreOptions(ScoringOptions):
     """What `distal score` can be told.
 
     Attributes:
+        model: local folder or hub id of a model or adapter.
         output: Parquet file to write.
         reference: model whose scores are subtracted; None for scores alone.
         revision: hub revision of the model.
@@ -47,6 +48,7 @@ class ScoreOptions(ScoringOptions):
         overwrite: whether a file of that name may be replaced.
     """
 
+    model: str
     output: Path
     reference: str | None = None
     revision: str | None = None
@@ -131,7 +133,7 @@ def _score_file(
     options: ScoreOptions, tell: Callable[[str], None], warn: Callable[[str], None]
 ) -> ScoreSummary | None:
     _refuse_output(options)
-    tokenizer = scoring_tokenizer(options)
+    tokenizer = scoring_tokenizer(options.model, options)
     data = scored_data(options, tokenizer, tell, cache_dir=options.cache_dir)
     names = {"model": (options.model, options.revision)}
     if options.reference is not None:

@@ -23,7 +23,6 @@ class ScoringOptions:
     """What any job can be told that scores preferences.
 
     Attributes:
-        model: local folder or hub id of a model or adapter.
         data: preferences, paired or unpaired.
         split: split of a hub data set or `datasets` folder.
         tokenizer: None for the model's.
@@ -41,7 +40,6 @@ class ScoringOptions:
         reading: format of the data, names of its columns, how grades become preferences.
     """
 
-    model: str
     data: str
     split: str | None = None
     tokenizer: str | None = None
@@ -66,11 +64,9 @@ class ScoringOptions:
             raise ConfigError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {self.layout!r}.")
 
 
-def scoring_tokenizer(options: ScoringOptions) -> PreTrainedTokenizerBase:
+def scoring_tokenizer(model: str, options: ScoringOptions) -> PreTrainedTokenizerBase:
     """The tokenizer that was asked for, or the model's, with the chat template that was asked for."""
-    tokenizer: Any = load_tokenizer(
-        options.tokenizer or options.model, trust_remote_code=options.trust_remote_code
-    )
+    tokenizer: Any = load_tokenizer(options.tokenizer or model, trust_remote_code=options.trust_remote_code)
     if options.chat_template is not None:
         tokenizer.chat_template = read_chat_template(options.chat_template)
     return tokenizer
