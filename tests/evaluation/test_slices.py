@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distal.errors import ConfigError, DataError
-from distal.evaluation import RowFacts, ScoredRows, Slice, Slices, certify_rows, dominance_certificate
+from distal.evaluation import ScoredRows, Slice, Slices, certify_rows, dominance_certificate
+from distal.evaluation.scored import RowFacts
 from distal.evaluation.slices import binned, holm
 from distal.types import TokenRow
 

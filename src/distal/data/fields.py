@@ -122,8 +122,17 @@ def label(row: Row, column: str = "label") -> bool:
     raise RowProblem("bad_label", f"{column} is {shown}", "use true or false (1 or 0)")
 
 
-def number(row: Row, column: str, where: str | None = None) -> float:
-    """A finite number, or a string that is one."""
+def number(
+    row: Row, column: str, where: str | None = None, scale: tuple[float, float] | None = None
+) -> float:
+    """A finite number, or a string that is one.
+
+    Args:
+        row: the row, or an object inside it.
+        column: name of the column, or key.
+        where: for messages; the column by default.
+        scale: least and largest number of the scale; what lies outside mostly stands for a missing grade.
+    """
     found = value(row, column, "give a number")
     is_number = isinstance(found, (int, float, Decimal, np.number)) and not isinstance(found, bool)
     is_number |= isinstance(found, str) and "_" not in found  # Python would read 1_000
@@ -134,6 +143,12 @@ def number(row: Row, column: str, where: str | None = None) -> float:
     if not math.isfinite(result):
         raise RowProblem(
             "bad_grade", f"{where or column} is {describe_json_type(found)}", "give a finite number"
+        )
+    if scale is not None and not scale[0] <= result <= scale[1]:
+        raise RowProblem(
+            "bad_grade",
+            f"{where or column} is {describe_json_type(found)}, outside the scale from {scale[0]:g} to {scale[1]:g}",
+            "mend it, leave the row out, or name a format without a scale (graded)",
         )
     return result
 
