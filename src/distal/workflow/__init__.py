@@ -12,23 +12,29 @@ if TYPE_CHECKING:
     from distal.workflow.alignment import AlignResult, align
     from distal.workflow.certification import CertifyOptions, certify
     from distal.workflow.environment import environment
+    from distal.workflow.generation import GenerateOptions, generate
     from distal.workflow.interrupt import RunInterrupted
     from distal.workflow.options import AlignOptions, DataOptions, LoraOptions, ModelOptions
     from distal.workflow.resolve import resolve_options
     from distal.workflow.run_folder import RunFolder
+    from distal.workflow.winrates import WinRateOptions, evaluate_win_rate
 
 __all__ = [
     "AlignOptions",
     "AlignResult",
     "CertifyOptions",
     "DataOptions",
+    "GenerateOptions",
     "LoraOptions",
     "ModelOptions",
     "RunFolder",
     "RunInterrupted",
+    "WinRateOptions",
     "align",
     "certify",
     "environment",
+    "evaluate_win_rate",
+    "generate",
     "resolve_options",
 ]
 
@@ -37,13 +43,17 @@ _HOMES = {
     "AlignResult": "alignment",
     "CertifyOptions": "certification",
     "DataOptions": "options",
+    "GenerateOptions": "generation",
     "LoraOptions": "options",
     "ModelOptions": "options",
     "RunFolder": "run_folder",
     "RunInterrupted": "interrupt",
+    "WinRateOptions": "winrates",
     "align": "alignment",
     "certify": "certification",
     "environment": "environment",
+    "evaluate_win_rate": "winrates",
+    "generate": "generation",
     "resolve_options": "resolve",
 }
 

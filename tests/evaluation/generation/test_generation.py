@@ -66,7 +66,8 @@ def model(make_llama: Callable[..., Any]) -> Any:
 @pytest.fixture
 def engine(model: Any, word_tokenizer: Any) -> Callable[..., TransformersEngine]:
     def make(rows: Sequence[Prompt], batch_size: int = 4, **options: Any) -> TransformersEngine:
-        sampling = SamplingOptions(**{"max_new_tokens": 12} | options)
+        settings: dict[str, Any] = {"max_new_tokens": 12} | options
+        sampling = SamplingOptions(**settings)
         encoded = encode_prompts(rows, word_tokenizer)
         return TransformersEngine(model, word_tokenizer, encoded, sampling, batch_size=batch_size)
 
@@ -214,14 +215,14 @@ class StopsAfter:
     def describe(self) -> dict[str, Any]:
         return self.inner.describe()
 
-    def run(self, rows: Sequence[Prompt], done: Collection[int], keep: Any, *, progress: bool) -> None:
+    def run(self, prompts: Sequence[Prompt], done: Collection[int], keep: Any, *, progress: bool) -> None:
         def counted(found: Mapping[int, Generation]) -> None:
             if self.batches == 0:
                 raise Stopped
             self.batches -= 1
             keep(found)
 
-        self.inner.run(rows, done, counted, progress=progress)
+        self.inner.run(prompts, done, counted, progress=progress)
 
 
 def test_an_interrupted_run_ends_with_the_same_file(engine: Callable[..., Any], tmp_path: Path):
