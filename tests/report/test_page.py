@@ -153,7 +153,7 @@ def test_a_set_of_certificates_is_read(tmp_path: Path) -> None:
 
 def test_nothing_in_a_page_can_do_anything(tmp_path: Path) -> None:
     plain = add_evaluations(make_run(tmp_path / "plain"))
-    expected = [tag for tag, _ in page(plain).found]
+    expected = [name for name, _ in page(plain).found]
     name = "<img src=x onerror=window.hacked=1>"
     run = add_evaluations(make_run(tmp_path / name, options={"model": HOSTILE, "note": HOSTILE}))
     write_json(
