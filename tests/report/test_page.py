@@ -180,7 +180,7 @@ def test_nothing_in_a_page_can_do_anything(tmp_path: Path) -> None:
     assert "<script>window.hacked=1</script>" in found.text  # there, and nothing but text
     rows = found.island("sample-data")["rows"]
     assert {row[0] for row in rows} == {HOSTILE}
-    policy = next(a["content"] for tag, a in found.found if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(a["content"] for _, a in found.found if a.get("http-equiv") == "Content-Security-Policy")
     assert str(policy).startswith("default-src 'none'; script-src 'sha256-")
 
 
@@ -241,6 +241,38 @@ def test_samples_are_matched_by_instruction(tmp_path: Path) -> None:
     assert both is not None
     assert both.columns == ("before alignment", "one: after", "two: after")
     assert both.texts == (("1", "b", None), ("2", "a", None), ("3", "c", None), (None, None, "x"))
+
+
+def test_judgements_of_other_texts_are_left_out(tmp_path: Path) -> None:
+    run = add_evaluations(make_run(tmp_path / "run"), n=6)
+    (known,) = read_runs([run])
+    assert known.samples is not None
+    assert known.samples.files == ("evaluation/generations/before.json", "evaluation/generations/after.json")
+    assert {known.samples.outcomes[f"question {place}"] for place in (1, 4)} == {("win",)}
+    after = run / "evaluation" / "generations" / "after.json"
+    rows = json.loads(after.read_text("utf-8"))
+    write_json(after, [rows[0], *(row | {"output": "something else"} for row in rows[1:])])
+    (known,) = read_runs([run])
+    assert known.samples is not None
+    assert list(known.samples.outcomes) == ["question 0"]
+    assert "judges 5 texts that are not those shown" in known.problems[0].message
+
+
+def test_what_is_known_of_the_way(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    evaluated = [
+        {"step": step, "name": "eval", "auc": step / 100, "auc_ci": [0.0, 1.0], "violation_ratio": None}
+        for step in (10, 20)
+    ]
+    write_lines(
+        run / "evaluations.jsonl", [*evaluated, {"step": 20, "name": "eval_two", "auc": 9, "auc_ci": [9, 9]}]
+    )
+    write_lines(run / "samples.jsonl", [{"step": 10, "prompt": HOSTILE, "answer": "an answer"}])
+    found = page(run)
+    (curve,) = found.island("plot-data")["training-auc"]["curves"]
+    assert (curve["x"], curve["y"], curve["high"]) == ([10, 20], [0.1, 0.2], [1, 1])
+    assert "training-violation" not in found.island("plot-data")
+    assert "an answer" in found.text
 
 
 def test_texts_are_cut_to_the_budget() -> None:
@@ -327,8 +359,9 @@ def test_a_broken_file_is_named_and_the_rest_is_shown(tmp_path: Path, name: str)
     (run / name).parent.mkdir(parents=True, exist_ok=True)
     (run / name).write_text(content, encoding="utf-8")
     (known,) = read_runs([run])
-    assert [problem.file for problem in known.problems] == [name]
-    assert complaint in known.problems[0].message
+    named = {problem.file: problem.message for problem in known.problems}
+    assert named.keys() - {name} <= {"evaluation/judgements.jsonl"}  # of texts that are gone
+    assert complaint in named[name]
     found = page(run)
     assert name in found.text
     assert complaint in found.text

@@ -44,7 +44,7 @@ def page_html(runs: Sequence[Run], *, title: str | None = None, made: str) -> st
     Returns:
         An HTML document.
     """
-    title = title or " and ".join(run.name for run in runs)
+    title = title or _in_words([run.name for run in runs])
     table = side_by_side([(run.name, run.samples) for run in runs if run.samples is not None])
     view = None if table is None else samples.sample_view(table)
     plots = _plots(runs)
@@ -73,6 +73,11 @@ def page_html(runs: Sequence[Run], *, title: str | None = None, made: str) -> st
         **_sections(runs),
     }
     return _environment().get_template("page.html").render(context)
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """Names as a list in a sentence."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _plots(runs: Sequence[Run]) -> dict[str, list[parts.Plot]]:

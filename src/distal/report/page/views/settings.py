@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from distal.evaluation import format_interval, format_ratio
 from distal.report.page.reading import finite, mapping, records, text
 from distal.report.page.run import Run
-from distal.report.page.views.parts import Missing, Table
+from distal.report.page.views.parts import Missing, Table, flattened
 from distal.report.page.wording import headline, signed
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "data_missing",
     "differences_table",
     "facts_table",
-    "flattened",
     "overview_table",
     "versions_table",
 ]
@@ -177,22 +175,6 @@ def _steps(run: Run) -> str:
     if steps is not None:
         return f"{steps:,.0f}"
     return f"{run.health.last_step:,}" if run.health is not None else ""
-
-
-def flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by their dotted names.
-
-    Example:
-        >>> flattened({"a": 1, "b": {"c": [2]}})
-        {'a': 1, 'b.c': [2]}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(mapping(value), f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _shown(value: object) -> str:
