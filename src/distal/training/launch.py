@@ -65,6 +65,11 @@ def check_launch(accelerator: Any, args: TrainingArguments) -> None:
         ConfigError: names the setting and what to set instead.
     """
     _check_precision(accelerator.mixed_precision, args)
+    if getattr(args, "compile_blocks", False) and prepared_later(accelerator):
+        raise ConfigError(
+            f"compile_blocks is not supported with {accelerator.distributed_type.value}, where weights come and go "
+            "while blocks run. Leave it out, or use plain data parallelism (torchrun)."
+        )
     if launched_with(accelerator, "FSDP"):
         _check_fsdp(accelerator)
     elif launched_with(accelerator, "DEEPSPEED"):
