@@ -12,9 +12,11 @@ from transformers import TrainingArguments
 
 from distal.errors import ConfigError
 from distal.scoring import AdapterSnapshot, FrozenModel, Reference
+from distal.scoring.quantization import is_quantized
 
 __all__ = [
     "check_launch",
+    "check_models",
     "check_reference",
     "checkpoint_layout",
     "is_prepared",
@@ -159,6 +161,20 @@ def _check_zero(zero: dict[str, Any]) -> None:
             "deepspeed: with ZeRO stage 3 the result can be written as a model only if the weights are gathered. Set "
             "zero_optimization.stage3_gather_16bit_weights_on_model_save (zero3_save_16bit_model) to true."
         )
+
+
+def check_models(accelerator: Any, policy: nn.Module, reference: Reference) -> None:
+    """Refuse models that cannot be shared out over processes as the launcher asks.
+
+    Raises:
+        ConfigError: says what to do instead.
+    """
+    if is_quantized(policy) and prepared_later(accelerator):
+        raise ConfigError(
+            f"quantization is not supported with {accelerator.distributed_type.value}, which shares out weights that "
+            "it can read. Use plain data parallelism (torchrun), or load the model without quantization."
+        )
+    check_reference(accelerator, reference)
 
 
 def check_reference(accelerator: Any, reference: Reference) -> None:

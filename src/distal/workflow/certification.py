@@ -16,6 +16,7 @@ from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report.figures import plot_reward_quantiles
 from distal.scoring import LAYOUT_NAMES
 from distal.scoring.loading import check_vocabulary, is_adapter, load_model, load_tokenizer
+from distal.scoring.quantization import move
 from distal.scoring.reference import AdapterOff
 from distal.workflow.preparation import read_chat_template
 
@@ -181,10 +182,10 @@ def _models(options: CertifyOptions, tokenizer: PreTrainedTokenizerBase) -> tupl
             "the one it was trained from; give --reference. (Only adapters name their base themselves.)"
         )
     device = PartialState().device
-    model = load_model(options.model, **settings).to(device)
+    model = move(load_model(options.model, **settings), device)
     check_vocabulary(model, tokenizer)
     if options.reference is None:
         return model, AdapterOff(model)
-    reference = load_model(options.reference, **settings).to(device)
+    reference = move(load_model(options.reference, **settings), device)
     check_vocabulary(reference, tokenizer)
     return model, reference
