@@ -142,7 +142,7 @@ def _compile(
             found = score_rows(model, rows, layout)
         _backpropagate(model, score_rows(model, rows, layout))
     off = (found - expected).abs().double().cpu().numpy()
-    lengths = [row.completion_length for row in rows]
+    lengths = [row.scored_length for row in rows]
     allowed = NOISE_ALLOWED * score_noise(compute_dtype(model, autocast_dtype), lengths)
     return None if np.all(off <= allowed) else f"compiled, a row scores {off.max():.2g} nats otherwise"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from transformers import TrainingArguments
 
+from distal.data.folders import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
 from distal.errors import ConfigError
@@ -20,6 +22,7 @@ from distal.scoring.compilation import DEFAULT_BACKEND, check_backend
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
+from distal.training.refused import refuse_options
 from distal.training.suggestions import nearest
 
 __all__ = ["AlignmentConfig"]
@@ -28,31 +31,6 @@ DEFAULT_TOKENS_PER_MICRO_BATCH = 8192
 # Of order_statistics: stream. How they were chosen: docs/concepts/streaming.md.
 DEFAULT_STREAM_HALF_LIFE = 16.0
 DEFAULT_STREAM_CAPACITY = 65_536
-
-# Options of the parent class that would change the objective, or do nothing, under the whole-batch engine.
-_REFUSED: dict[str, tuple[Any, str]] = {
-    "gradient_accumulation_steps": (
-        1,
-        "one optimizer step takes one batch; set global_batch_size and micro_batch_size",
-    ),
-    "auto_find_batch_size": (False, "memory is bounded by micro_batch_size or tokens_per_micro_batch"),
-    "label_smoothing_factor": (0.0, "that smooths token labels; for preferences set label_smoothing"),
-    "neftune_noise_alpha": (
-        None,
-        "noise would differ between policy and reference, so rewards would be noise",
-    ),
-    "batch_eval_metrics": (False, "the evaluation set is evaluated whole"),
-    "use_liger_kernel": (False, "it replaces the head through which scores are computed"),
-    "prediction_loss_only": (False, "evaluation needs no predictions"),
-    "ignore_data_skip": (
-        False,
-        "a resumed run goes on with the rows that are left; finding them costs no time here",
-    ),
-    "train_sampling_strategy": (
-        "random",
-        "Distal orders optimizer batches itself, the same on any number of devices",
-    ),
-}
 
 _OBJECTIVE_OPTIONS = (
     "beta",
@@ -185,6 +163,12 @@ class AlignmentConfig(TrainingArguments):
         "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
     )
     dataset_num_proc: int | None = _option(None, "Processes for tokenization; None for one.")
+    dataset_cache: bool = _option(
+        True, "Keep tokenised rows of files and data sets, so that the next run need not tokenise them."
+    )
+    dataset_cache_dir: str | None = _option(
+        None, "Folder of tokenised rows; None for $DISTAL_CACHE or the user's cache folder."
+    )
     disable_dropout: bool = _option(
         True, "Switch dropout off in policy and reference, so that rewards carry no noise."
     )
@@ -261,15 +245,19 @@ class AlignmentConfig(TrainingArguments):
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
     @property
+    def row_cache_dir(self) -> Path | None:
+        """Where tokenised rows are kept; None where they are not."""
+        if not self.dataset_cache:
+            return None
+        return default_cache_dir() if self.dataset_cache_dir is None else Path(self.dataset_cache_dir)
+
+    @property
     def health_thresholds(self) -> HealthThresholds | None:
         """Thresholds of the guards; None where they are off."""
         return HealthThresholds.from_option(self.health)
 
     def _refuse_unused(self) -> None:
-        for name, (allowed, remedy) in _REFUSED.items():
-            value = getattr(self, name, allowed)
-            if value != allowed:
-                raise ConfigError(f"{name}: {value!r} is not supported: {remedy}")
+        refuse_options(self)
         # A copy of a config (dataclasses.replace) brings the values that the original computed; those are no demand.
         share = math.ceil(self.global_batch_size / int(os.environ.get("WORLD_SIZE", "1")))
         per_device = {
@@ -314,6 +302,8 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
+        if self.dataset_cache_dir is not None and not self.dataset_cache:
+            raise ConfigError("dataset_cache_dir has no effect with dataset_cache: false; leave it out")
         if self.kl_baseline == "mismatched":
             raise ConfigError(
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
