@@ -17,6 +17,7 @@ from torch import nn
 
 from distal.errors import ModelError
 from distal.scoring.partitioned import whole, whole_shape
+from distal.scoring.quantization import loading_settings, refuse_non_finite_files, scales
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,7 +43,7 @@ _OTHER_HEADS = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 - how a model is loaded, all with defaults
     name_or_path: str | Path,
     *,
     dtype: str = "auto",
@@ -51,6 +52,8 @@ def load_model(
     trust_remote_code: bool = False,
     revision: str | None = None,
     trainable: bool = False,
+    quantization: str = "none",
+    quantization_dtype: str | None = None,
 ) -> Any:
     """Loads a causal language model, or a PEFT adapter with its base model.
 
@@ -65,6 +68,8 @@ def load_model(
         trust_remote_code: run code that comes with the model.
         revision: hub revision of the model (not of the adapter beside it).
         trainable: whether the adapter, if there is one, is loaded for training.
+        quantization: `none`, `8bit` or `4bit` (bitsandbytes) of the linear layers, on the process's own device.
+        quantization_dtype: type of products with 4-bit weights; None for `dtype` (bfloat16 where that is `auto`).
 
     Returns:
         A `transformers` model in evaluation mode, or a `peft.PeftModel` where an adapter is in play.
@@ -73,8 +78,9 @@ def load_model(
         ModelError: the model is missing, not a causal language model, not stored as safetensors, incomplete,
             or holds NaN or infinity.
     """
-    if dtype not in _DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}.")
+    for chosen in (dtype, quantization_dtype):
+        if chosen is not None and chosen not in _DTYPES:
+            raise ModelError(f"unknown dtype {chosen!r}; choose one of {', '.join(_DTYPES)}.")
     source = _locate(name_or_path, "model")
     if is_adapter(source, revision=revision):
         if adapter is not None:
@@ -87,6 +93,8 @@ def load_model(
         if not is_adapter(adapter):
             raise ModelError(f"{adapter} holds no adapter_config.json, so it is no PEFT adapter.")
     settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+    products = None if quantization_dtype is None else _DTYPES[quantization_dtype]
+    settings |= loading_settings(quantization, _DTYPES[dtype], products)
     if attn_implementation is not None:
         settings["attn_implementation"] = attn_implementation
     model: Any = _load_base(source, _DTYPES[dtype], settings)
@@ -188,7 +196,7 @@ def check_finite_weights(model: nn.Module, name: str) -> None:
     Raises:
         ModelError: naming the first such parameter and how many of its entries are affected.
     """
-    for parameter_name, parameter in model.named_parameters():
+    for parameter_name, parameter in (*model.named_parameters(), *scales(model).items()):
         with whole(parameter) as weight:
             bad = int((~torch.isfinite(weight.detach())).sum())
         if bad:
@@ -288,6 +296,10 @@ def _load_base(source: str, dtype: torch.dtype | str, settings: dict[str, Any]) 
             source, trust_remote_code=settings["trust_remote_code"], revision=settings["revision"]
         )
     _check_causal(source, config)
+    if "quantization_config" in settings:
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(f"{source} is stored quantised already; leave quantization out.")
+        refuse_non_finite_files(source)
     with _translated("model", source):
         # With output_loading_info it returns a pair, which its annotation does not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(

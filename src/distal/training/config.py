@@ -19,11 +19,12 @@ from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
 from distal.objectives.streaming import check_streamable
 from distal.scoring import LAYOUT_NAMES, LayoutName
+from distal.scoring.compilation import DEFAULT_BACKEND, check_backend
 from distal.training.best import better_is_greater
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
-from distal.training.refused import REFUSED
+from distal.training.refused import refuse_options
 from distal.training.samples import check_sampling
 from distal.training.suggestions import nearest
 
@@ -150,6 +151,12 @@ class AlignmentConfig(TrainingArguments):
     stream_capacity: int | None = _option(
         None, f"stream: past rewards that each law keeps at most (default {DEFAULT_STREAM_CAPACITY})."
     )
+    compile_blocks: bool = _option(
+        False, "Compile each decoder block (torch.compile), for rows of any length. Speed only."
+    )
+    compile_backend: str | None = _option(
+        None, f"Backend of compile_blocks, as torch.compile knows it (default {DEFAULT_BACKEND})."
+    )
     max_length: int = _option(1024, "Longest prompt plus completion, tokens.")
     truncation: Truncation | None = _option(
         None,
@@ -268,10 +275,7 @@ class AlignmentConfig(TrainingArguments):
         return HealthThresholds.from_option(self.health)
 
     def _refuse_unused(self) -> None:
-        for name, (allowed, remedy) in REFUSED.items():
-            value = getattr(self, name, allowed)
-            if value != allowed:
-                raise ConfigError(f"{name}: {value!r} is not supported: {remedy}")
+        refuse_options(self)
         # A copy of a config (dataclasses.replace) brings the values that the original computed; those are no demand.
         share = math.ceil(self.global_batch_size / int(os.environ.get("WORLD_SIZE", "1")))
         per_device = {
@@ -326,11 +330,22 @@ class AlignmentConfig(TrainingArguments):
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
                 "set batch or none"
             )
-        if self.torch_compile and self.layout not in ("auto", "padded"):
-            raise ConfigError(f"layout: {self.layout} does not go with torch_compile; set padded")
+        self._check_compilation()
         self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())
+
+    def _check_compilation(self) -> None:
+        if self.torch_compile and self.layout not in ("auto", "padded"):
+            raise ConfigError(f"layout: {self.layout} does not go with torch_compile; set padded")
+        if self.compile_blocks and self.torch_compile:
+            raise ConfigError("torch_compile compiles the whole model, compile_blocks its blocks; set one")
+        if self.compile_blocks and self.strategy == "deferred":
+            raise ConfigError("strategy: deferred looks into blocks, which compile_blocks closes; set auto")
+        if self.compile_backend is not None:
+            if not self.compile_blocks:
+                raise ConfigError("compile_backend has no effect without compile_blocks; leave it out")
+            check_backend(self.compile_backend)
 
     def _check_order_statistics(self, objective: Objective) -> None:
         if self.order_statistics == "batch":

@@ -119,6 +119,7 @@ class RunIdentity:
                 "dropout": has_dropout(model),
                 "device": args.device.type,
                 "processes": args.world_size,
+                **({"compile_blocks": True} if args.compile_blocks else {}),
                 **_versions(),
             },
         }
