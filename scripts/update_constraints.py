@@ -41,7 +41,7 @@ def main() -> int:
                 "--ignore-installed",
                 "--report",
                 str(report),
-                f"{ROOT}[dev,bench,judge,benchmarks]",
+                f"{ROOT}[dev,bench,judge,benchmarks,quantized]",
                 "hatchling",
                 *torch,
             ],

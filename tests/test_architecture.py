@@ -21,6 +21,7 @@ COMMON = ("errors", "progress", "types")
 LAYERS = (
     "transport",
     "objectives",
+    "caching",
     "data",
     "scoring",
     "training",

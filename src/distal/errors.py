@@ -8,7 +8,8 @@ DistalError                 base class; the command line prints it without a tra
 │   └── ReferenceMismatchError   policy and reference disagree where they must coincide
 ├── NonFiniteError          NaN or infinity in scores, loss or gradient                               exit 5
 ├── OutputError             the output folder: occupied, not writable, disk full                      exit 6
-└── CacheError              a score cache that is corrupt or belongs to something else                exit 7
+├── CacheError              a score cache that is corrupt or belongs to something else                exit 7
+└── ServiceError            a model server that does not answer, or a budget that is spent            exit 8
 ```
 
 Every message says what is wrong, where, what was found, and how to mend it. Exit code 1 is left to errors
@@ -28,6 +29,7 @@ __all__ = [
     "NonFiniteError",
     "OutputError",
     "ReferenceMismatchError",
+    "ServiceError",
 ]
 
 
@@ -75,3 +77,9 @@ class CacheError(DistalError, RuntimeError):
     """A score cache is corrupt or belongs to something else."""
 
     exit_code = 7
+
+
+class ServiceError(DistalError, RuntimeError):
+    """A model server does not answer as it should, or the budget for it is spent; its answers so far are kept."""
+
+    exit_code = 8

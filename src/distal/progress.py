@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["follow", "track"]
+__all__ = ["follow", "meter", "track"]
 
 T = TypeVar("T")
 
@@ -51,8 +52,33 @@ def follow(
         >>> list(follow(iter("ab"), None, total=2, work=len))
         ['a', 'b']
     """
+    with meter(description, total=total, patience=patience) as advance:
+        for item in items:
+            advance(0.0)
+            yield item
+            advance(work(item))
+
+
+@contextmanager
+def meter(
+    description: str | None, *, total: float | None, patience: float = 0.0
+) -> Generator[Callable[[float], None]]:
+    """A progress bar on standard error that whoever does the work moves on.
+
+    Args:
+        description: what is being done; None for no bar.
+        total: all the work, in any unit; None where nobody knows, and then there is no estimate either.
+        patience: seconds after which the bar appears, so that short work passes without one.
+
+    Yields:
+        What to call with the work done since the last call; the first call shows the bar.
+
+    Example:
+        >>> with meter(None, total=2) as advance:
+        ...     advance(1.0)
+    """
     if description is None:
-        yield from items
+        yield lambda work: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -65,7 +91,7 @@ def follow(
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(show_speed=True),
         TimeElapsedColumn(),
@@ -75,12 +101,14 @@ def follow(
     bar = Progress(*columns, console=Console(file=sys.stderr))
     task = bar.add_task(description, total=total)
     begun = time.monotonic()
+
+    def advance(work: float) -> None:
+        if not bar.live.is_started and time.monotonic() - begun >= patience:
+            bar.start()
+        bar.advance(task, work)
+
     try:
-        for item in items:
-            if not bar.live.is_started and time.monotonic() - begun >= patience:
-                bar.start()
-            yield item
-            bar.advance(task, work(item))
+        yield advance
     finally:
         if bar.live.is_started:
             bar.stop()

@@ -31,7 +31,11 @@ def evaluate(distal: Run, model_folder: Path, other_model_folder: Path, pairs_fi
             "reference": model_folder,
             "data": pairs_file,
         }
-        given = [f"--{key}={value}" for key, value in (settings | options).items() if value is not None]
+        given = [
+            f"--{key.replace('_', '-')}={value}"
+            for key, value in (settings | options).items()
+            if value is not None
+        ]
         return distal("evaluate", "dominance", *given, *words)
 
     return run
@@ -117,9 +121,12 @@ def test_files_are_written_and_never_replaced_unasked(evaluate: Run, tmp_path: P
         ({"model": "missing/folder/here"}, 4, "no such model or tokenizer folder: missing/folder/here"),
         ({"data": "missing.jsonl"}, 3, "missing.jsonl"),
         ({"dtype": "float8"}, 4, "choose one of auto, float32"),
-        ({"confidence": 1.5}, 2, "confidence must lie between 0 and 1"),
-        ({"resamples": 0}, 2, "resamples must be at least 1"),
+        ({"confidence": 1.5}, 2, "confidence must lie strictly between 0 and 1"),
+        ({"resamples": 0}, 2, "resamples must be at least 20"),
         ({"truncation": "shorten"}, 2, "truncation"),
+        ({"threshold": 0.9}, 2, "threshold must lie in (0, 0.5]"),
+        ({"slice_by": "tone"}, 2, "slice_by: tone: no such column"),
+        ({"slice_by": "turns:few"}, 2, "behind the colon stands a number of bins"),
     ],
 )
 def test_refusals(evaluate: Run, options: dict[str, Any], code: int, message: str) -> None:
@@ -134,3 +141,83 @@ def test_overwrite_without_files(evaluate: Run) -> None:
     result = evaluate("--overwrite")
     assert result.exit_code == 2
     assert "no effect" in result.stderr
+
+
+def test_everything_that_can_be_asked_is_in_one_document(
+    evaluate: Run, pairs_file: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in pairs_file.read_text("utf-8").splitlines()]
+    data = tmp_path / "with-source.jsonl"
+    lines = [json.dumps(row | {"source": "web" if i % 2 else "books"}) for i, row in enumerate(rows)]
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = ("--json", "--order=2", "--length-controlled", "--resamples=50", "--no-by-prompt")
+    cuts = ("--slice-by=source", "--slice-by=turns", "--slice-by=completion_length:2")
+    result = evaluate(*words, *cuts, data=data)
+    assert result.exit_code == 0, result.output
+    certificate = json.loads(result.stdout)
+    found = [(part["attribute"], part["value"], part["status"]) for part in certificate["slices"]["slices"]]
+    assert found[:3] == [("source", "books", "tested"), ("source", "web", "tested"), ("turns", "1", "tested")]
+    assert len(found) == 5
+    assert certificate["second_order"]["test"]["null"].startswith("the violation ratio of order 2")
+    assert certificate["length_controlled"]["balance"]["strata"] >= 1
+    shown = evaluate(*words[1:], *cuts, data=data)
+    for expected in (
+        "Slices",
+        "at equal completion lengths",
+        "violation ratio, second order",
+        "Second order:",
+    ):
+        assert expected in shown.stdout
+
+
+def test_several_models_and_their_comparison(
+    evaluate: Run, model_folder: Path, other_model_folder: Path, tmp_path: Path
+) -> None:
+    named = (
+        f"--model=twin={other_model_folder}",
+        f"--model=start={model_folder}",
+        "--compare",
+        "--resamples=50",
+    )
+    output = tmp_path / "result"
+    result = evaluate("--json", *named, output=output)
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["schema"] == "distal.dominance-set/1"
+    assert list(content["certificates"]) == [other_model_folder.name, "twin", "start"]
+    assert content["certificates"]["twin"] == content["certificates"][other_model_folder.name]
+    assert content["certificates"]["start"]["decision"] == "undefined"
+    decisions = {(one["run"], one["other"]): one["decision"] for one in content["comparisons"]}
+    assert len(decisions) == 6
+    assert decisions["twin", other_model_folder.name] == "no_difference"
+    assert decisions["twin", "start"] != "no_difference"
+    assert json.loads((output / "dominance.json").read_text("utf-8")) == content
+    assert (output / "reward_quantiles.png").read_bytes().startswith(b"\x89PNG")
+    assert "No difference" in evaluate(*named).stdout
+
+
+def test_models_that_read_other_tokens_are_refused(evaluate: Run, model_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other-tokenizer"
+    shutil.copytree(model_folder, other)
+    content = json.loads((other / "tokenizer.json").read_text("utf-8"))
+    vocabulary = content["model"]["vocab"]
+    vocabulary["w3"], vocabulary["w4"] = vocabulary["w4"], vocabulary["w3"]
+    (other / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    result = evaluate(f"--model=changed={other}", "--compare")
+    assert result.exit_code == 2, result.output
+    assert "have different tokenizers" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--compare",), "compare needs at least two models"),
+        (("--model=a=x", "--model=a=y"), "two are called a"),
+    ],
+)
+def test_models_that_cannot_be_compared(evaluate: Run, words: tuple[str, ...], message: str) -> None:
+    result = evaluate(*words)
+    assert result.exit_code == 2
+    assert message in result.stderr

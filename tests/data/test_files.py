@@ -108,9 +108,9 @@ def test_rows_are_counted_where_that_is_cheap(tmp_path: Path) -> None:
         ),
         (as_lines(ROWS) + b"\n[1, 2]\n", ["line 4 holds array [1, 2]", "expected an object"]),
         (as_lines(ROWS) + b'{"prompt": "\xff"}\n', ["line 3 is not UTF-8", "iconv"]),
-        (b'{"a": ' + b"[" * 100_000 + b"}", ["broken JSON at line 1"]),
-        (b'{"a": ' + b"1" * 5000 + b"}", ["broken JSON at line 1"]),
-        ("{}".encode("utf-16"), ["line 1 is not UTF-8"]),
+        (b'{"a": ' + b"[" * 100_000 + b"}", ["line 1 holds", "nested too deeply"]),
+        (b'{"a": ' + b"1" * 5000 + b"}", ["broken JSON at line 1, column 7", "more than 4300 digits"]),
+        ("{}".encode("utf-16"), ["is UTF-16 text, not UTF-8", "iconv -f UTF-16"]),
         (b"", ["is empty"]),
     ],
 )

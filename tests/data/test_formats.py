@@ -424,8 +424,8 @@ def test_a_name_that_does_not_exist_brings_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("row", "reason", "part"),
     [
-        ({**SAFE, "better_response_id": 2}, "bad_label", "better_response_id is 2"),
-        ({**SAFE, "better_response_id": True}, "bad_label", "better_response_id is True"),
+        ({**SAFE, "better_response_id": 2}, "bad_label", "better_response_id is number 2"),
+        ({**SAFE, "better_response_id": True}, "bad_label", "better_response_id is boolean True"),
         ({"prompt": "p", "response": "a", "is_safe": "yes"}, "bad_label", "is_safe is string 'yes'"),
         ({**EXPERTS, "completion_b": None}, "bad_type", "column completion_b is null"),
         ({**STEER, "helpfulness": "good"}, "bad_grade", "helpfulness is string 'good'"),

@@ -66,9 +66,9 @@ def test_grades_of_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"prompt,chosen,rejected\np,a\n", "the row that ends at line 2 has 2 values, .* names 3 columns"),
-        (b'prompt,chosen,rejected\np,"a,b\n', "broken CSV at line 2"),
-        (b'prompt,chosen,rejected\np,"a"b,c\n', "broken CSV at line 2"),
+        (b"prompt,chosen,rejected\np,a\n", "the row at line 2 has 2 values, .* names 3 columns"),
+        (b'prompt,chosen,rejected\np,"a,b\n', "broken CSV in the row at line 2: a quote that nothing closes"),
+        (b'prompt,chosen,rejected\np,"a"b,c\n', "broken CSV in the row at line 2"),
         (b"prompt,prompt\np,a\n", "names prompt twice"),
         (b"prompt,,x\np,a,b\n", "a column without a name"),
         (b"prompt,chosen\n\xff,a\n", "line 2 is not UTF-8"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scipy.stats import norm
 
 from distal.errors import ConfigError, DataError, DistalError, NonFiniteError
 from distal.evaluation import LEVELS, DominanceCertificate, dominance_certificate
+from distal.evaluation.schema import certificate_schema
 from distal.evaluation.statistics import FloatArray
 
 
@@ -71,14 +73,14 @@ def test_gaussian_closed_forms(shift: float, spread: float):
 
 @pytest.mark.parametrize(("shift", "spread"), [(0.3, 1.0), (0.5, 0.5)])
 def test_interval_of_the_ratio_covers_the_closed_form(shift: float, spread: float):
-    """A 95 % percentile interval of this skewed ratio covers about 91 % at n = 200; three errors are 7 %."""
+    """How often the interval covers is measured by benchmarks/coverage.py; four errors of 60 trials are 11 %."""
     generator, hits = np.random.default_rng(2), 0
-    for trial in range(150):
+    for trial in range(60):
         u, v = generator.normal(shift, 1 + spread, 200), generator.normal(0, 1, 200)
         c = dominance_certificate(u, v, paired=False, resamples=200, seed=trial)
         assert c.violation_ratio_ci is not None
         hits += c.violation_ratio_ci[0] <= _gaussian_ratio(shift, spread) <= c.violation_ratio_ci[1]
-    assert 0.84 <= hits / 150 <= 0.99
+    assert hits / 60 >= 0.84
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_json_round_trip(rewards: tuple[FloatArray, FloatArray], paired: bool, t
     margins = (u - v, np.zeros(60)) if paired else None
     c = dominance_certificate(u, v, paired=paired, resamples=50, margins=margins)
     content = json.loads(c.save(tmp_path / "new" / "dominance.json").read_text(encoding="utf-8"))
-    assert content["schema"] == "distal.dominance/1"
+    assert content["schema"] == "distal.dominance/2"
     assert content["verdict"] == c.verdict
     assert content["violation_ratio_ci"] == list(c.violation_ratio_ci or ())
     assert DominanceCertificate.from_dict(content) == c
@@ -180,9 +182,67 @@ def test_json_of_an_undefined_ratio_holds_null(tmp_path: Path):
     assert DominanceCertificate.from_dict(content) == c
 
 
+def test_certificates_of_the_first_version_can_be_read(rewards: tuple[FloatArray, FloatArray]):
+    c = dominance_certificate(*rewards, paired=True, resamples=50, margins=rewards)
+    content = json.loads(json.dumps(c.to_dict()))
+    new = ("test", "second_order", "clusters", "length_controlled", "slices", "intervals_reliable")
+    for part in (content, content["margins"]):
+        for name in new:
+            part.pop(name, None)
+    old = DominanceCertificate.from_dict(content | {"schema": "distal.dominance/1"})
+    assert old.margins is not None
+    assert c.margins is not None
+    assert old == replace(c, test=None, margins=replace(c.margins, test=None))
+
+
+def test_every_part_survives_json_and_the_schema_describes_it():
+    generator = np.random.default_rng(0)
+    u, v = generator.normal(0.8, 1.5, 60), generator.normal(0, 1, 60)
+    lengths = generator.integers(3, 8, 60), generator.integers(3, 8, 60)
+    c = dominance_certificate(
+        u,
+        v,
+        paired=True,
+        resamples=50,
+        order=2,
+        margins=(u - v, 0.1 * v),
+        clusters=np.arange(60) // 2,
+        lengths=lengths,
+        attributes={"half": np.repeat(["a", "b"], 30), "few": np.repeat([0, 1], [55, 5])},
+    )
+    content = json.loads(json.dumps(c.to_dict(), allow_nan=False))
+    assert DominanceCertificate.from_dict(content) == c
+    assert content["clusters"] == 30
+    assert content["second_order"]["decision"] == c.second_order.decision if c.second_order else False
+    assert content["length_controlled"]["second_order"]["verdict"].startswith("Second order: ")
+    assert [part["status"] for part in content["slices"]["slices"]] == ["too_small"] * 2 + [
+        "tested",
+        "too_small",
+    ]
+    schema = certificate_schema()
+    missing = set(content) - set(schema["properties"])
+    assert not missing, f"the schema does not name {missing}"
+    assert set(schema["required"]) <= set(content)
+
+
+def test_few_samples_are_said_to_make_intervals_unreliable():
+    few = dominance_certificate(np.arange(19.0) + 1, np.arange(19.0), paired=True, resamples=50)
+    assert few.notes == ("only 19 samples on a side: below 20, intervals are too narrow",)
+    assert few.to_dict()["intervals_reliable"] is False
+    u = np.arange(60.0)
+    prompts = dominance_certificate(u + 1, u, paired=True, resamples=50, clusters=np.arange(60) % 9)
+    assert prompts.notes == ("only 9 prompts on a side: below 20, intervals are too narrow",)
+    assert prompts.decision == "not_supported"
+
+
+def test_the_published_schema_is_the_one_of_the_code():
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "dominance.schema.json"
+    assert json.loads(page.read_text("utf-8")) == certificate_schema()
+
+
 def test_foreign_and_broken_json_is_refused():
     content = dominance_certificate([0.0, 1.0], [0.0, 2.0], paired=True, resamples=20).to_dict()
-    with pytest.raises(DataError, match=r"schema is None, expected 'distal\.dominance/1'"):
+    with pytest.raises(DataError, match=r"schema is None, expected 'distal\.dominance/2'"):
         DominanceCertificate.from_dict({"violation_ratio": 0.5})
     del content["auc"]
     with pytest.raises(DataError, match="incomplete: 'auc'"):

@@ -18,11 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distal.scoring import FrozenModel, reference_scores, score_dataset, score_rows
+from distal.scoring import FrozenModel, dataset, reference_scores, score_dataset, score_rows
 from distal.scoring.sharing import from_first_rank, word_from_first_rank
 from distal.types import DataKind, TokenRow
 
 VOCABULARY = 64
+SHARD_TOKENS = 30
 # (rows, tokens of a forward pass): shares of unequal size, a rank with one row, one without any, all in one pass.
 CASES = {
     "7 rows one by one": (7, 1),
@@ -95,6 +96,16 @@ def main(folder: Path) -> None:
         )
         seen[name] = model.passes
     seen["entries"] = len(list(cache.rglob("*.safetensors")))
+    dataset.SHARD_TOKENS = SHARD_TOKENS
+    for name in ("reference in shards", "reference with a shard lost"):
+        if name.endswith("lost"):
+            for path in cache.rglob("00001-*"):  # the first rank's
+                path.unlink()
+        model = known_model()
+        arrays[name] = reference_scores(
+            FrozenModel(model), Rows(7), cache_dir=cache, tokens_per_batch=1, progress=None, shared=True
+        )
+        seen[name] = model.passes
     seen["word"] = word_from_first_rank("checkpoint-7" if rank == 0 else "another")
     held = np.arange(3.0) if rank == 0 else None
     received = from_first_rank(held, like=np.zeros(3))

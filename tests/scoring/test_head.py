@@ -29,7 +29,7 @@ from distal.scoring.head import (
     plain_head,
     weighted_sum,
 )
-from tests.scoring.test_logprobs import SMALL, one_by_one
+from tests.scoring.architectures import SMALL, one_by_one
 
 N, H, V = 7, 5, 11
 TRANSFORMS = {

@@ -1,6 +1,7 @@
-"""Every layout against rows scored one by one: the same scores and gradients, whatever the architecture.
+"""Every layout against rows scored one by one: the same scores and gradients, and how rows are laid out and cut.
 
-Tolerances: 1e-5 of the score and of the largest gradient in float32, 1e-10 in float64, 2e-2 of the score in bfloat16.
+Tolerances: 1e-5 of the score and of the largest gradient in float32, 1e-10 in float64. All architectures are in
+`test_matrix.py`.
 """
 
 from __future__ import annotations
@@ -16,43 +17,20 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
-    Gemma3TextConfig,
     GPTNeoXConfig,
     MistralConfig,
-    OlmoConfig,
-    PreTrainedConfig,
-    Qwen3MoeConfig,
 )
 
 from distal.scoring import PACKED, PADDED, Layout, PrefixShared, choose_layout, score_rows
 from distal.scoring.attention import attention_name
 from distal.types import TokenRow
-from tests.scoring.test_logprobs import ARCHITECTURES, SMALL
+from tests.scoring.architectures import ARCHITECTURES, SMALL, answers_to, random_rows
 
 LAYOUTS: dict[str, Layout] = {
     "padded": PADDED,
     "packed": PACKED,
     "prefix shared": PrefixShared(least=1),
     "shared in pairs": PrefixShared(among=2, least=1),
-}
-THREE_LAYERS: dict[str, Any] = SMALL | {"num_hidden_layers": 3}
-CONFIGS: dict[str, PreTrainedConfig] = ARCHITECTURES | {
-    # Windows of four tokens and full attention by turns.
-    "gemma3": Gemma3TextConfig(
-        **THREE_LAYERS,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        sliding_window=4,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-    ),
-    "olmo": OlmoConfig(**SMALL),
-    "qwen3_moe": Qwen3MoeConfig(
-        **SMALL,
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=16,
-        output_router_logits=True,
-    ),
 }
 # Those that compute in the type of their weights throughout.
 WIDE = {
@@ -61,30 +39,6 @@ WIDE = {
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
     ),
 }
-
-
-def answers_to(prompt: list[int], *answers: list[int]) -> list[TokenRow]:
-    return [TokenRow(prompt + answer, len(prompt), True, 0, 0) for answer in answers]
-
-
-def random_rows(seed: int = 0) -> list[TokenRow]:
-    """Pairs, among them every extreme: the longest fill the model's 128 positions."""
-    random = Random(seed)
-
-    def ids(n: int) -> list[int]:
-        return [random.randrange(3, 64) for _ in range(n)]
-
-    same, long = ids(5), ids(100)
-    return [
-        *answers_to([1, *ids(6)], [*ids(9), 2], [*ids(3), 2]),
-        *answers_to([1], [*ids(4), 2], [2]),  # a prompt of one token: what an empty one becomes
-        *answers_to([1, *ids(11)], [7], [2]),  # answers of one token
-        *answers_to([1, *same], [5, 6, 2], [5, 6, 2]),  # identical rows
-        *answers_to([1, *same], ids(8), ids(1)),  # the same prompt in another pair
-        *answers_to(long, ids(28), ids(27)),  # 128 tokens
-        *answers_to([1, 5], ids(3)),  # a pair with two prompts
-        *answers_to([1, 6], ids(2)),
-    ]
 
 
 def scores_and_gradients(model: Any, rows: list[TokenRow], layout: Layout | None) -> tuple[torch.Tensor, Any]:
@@ -110,30 +64,11 @@ def assert_layouts_agree(model: Any, rows: list[TokenRow], tolerance: float, lay
             assert off <= tolerance * scale, f"{name}: {parameter} is off by {off / scale:.2g}"
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_architectures_in_float32(name):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    assert_layouts_agree(model, random_rows(), 1e-5)
-
-
 @pytest.mark.parametrize("name", WIDE)
 def test_architectures_in_float64(name):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(WIDE[name], dtype=torch.float64).eval()
     assert_layouts_agree(model, random_rows(), 1e-10)
-
-
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("mixtral", "qwen3_moe")])
-def test_scores_in_bfloat16(name):
-    """Experts are chosen by comparing numbers: near a tie rounding chooses another one, in every layout."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval().bfloat16()
-    rows = random_rows()
-    with torch.no_grad():
-        expected = torch.cat([score_rows(model, [row]) for row in rows])
-        for layout in LAYOUTS.values():
-            torch.testing.assert_close(score_rows(model, rows, layout), expected, rtol=2e-2, atol=0.1)
 
 
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])

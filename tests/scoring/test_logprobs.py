@@ -1,119 +1,18 @@
-"""Scores against a full-logits computation, TRL's log-probabilities, and each other."""
+"""Scores against a full-logits computation, and what is refused; all architectures are in `test_matrix.py`."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GPT2Config,
-    GraniteConfig,
-    MistralConfig,
-    MixtralConfig,
-    Olmo2Config,
-    PhiConfig,
-    PreTrainedConfig,
-    Qwen3Config,
-)
+from torch import nn
 
 from distal.errors import ModelError
 from distal.scoring import mean_token_entropy, pad_rows, score_rows, token_log_probs
 from distal.types import TokenRow
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-ARCHITECTURES: dict[str, PreTrainedConfig] = {
-    # Caps, scales and windows chosen so small that ignoring them would change every score.
-    "gemma2": Gemma2Config(
-        **SMALL,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        final_logit_softcapping=2.0,
-        attn_logit_softcapping=2.0,
-        sliding_window=4,
-    ),
-    "granite": GraniteConfig(**SMALL, logits_scaling=3.0, residual_multiplier=0.5, embedding_multiplier=2.0),
-    "mistral": MistralConfig(**SMALL, sliding_window=4),
-    "mixtral": MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2),
-    "qwen3": Qwen3Config(**SMALL, head_dim=8),
-    "olmo2": Olmo2Config(**SMALL),
-    "phi": PhiConfig(**SMALL),
-    "gpt2": GPT2Config(
-        vocab_size=64,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=128,
-        initializer_range=0.2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    ),
-}
-
-
-def one_by_one(model: nn.Module, rows: list[TokenRow]) -> Tensor:
-    """The definition, written out: one row at a time, all logits, log-softmax, completion tokens summed."""
-    scores = []
-    for row in rows:
-        ids = torch.tensor([list(row.input_ids)])
-        log_probs = model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
-        scores.append(
-            sum(log_probs[t - 1, row.input_ids[t]] for t in range(row.prompt_length, len(row.input_ids)))
-        )
-    return torch.stack(scores)
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_scores_and_gradients_equal_the_definition(name, make_rows):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name], dtype=torch.float32).eval()
-    rows = make_rows(5)
-    weights = torch.linspace(-1, 1, len(rows))
-
-    expected = one_by_one(model, rows)
-    (expected.float() * weights).sum().backward()
-    expected_gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    scores = score_rows(model, rows)
-    (scores * weights).sum().backward()
-
-    torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-4)
-    largest = max(g.abs().max() for g in expected_gradients.values())
-    for parameter_name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            error = (parameter.grad - expected_gradients[parameter_name]).abs().max()
-            assert error <= 1e-5 * largest, f"{parameter_name}: {error}"
-
-
-def test_scores_agree_with_trl(make_llama, make_rows):
-    utils = pytest.importorskip("trl.trainer.utils")
-    model, rows = make_llama().eval(), make_rows(4)
-    batch = pad_rows(rows)
-    mask: Any = batch.attention_mask
-    with torch.no_grad():
-        logits = model(input_ids=batch.input_ids, attention_mask=mask.long()).logits
-        per_token = utils.selective_log_softmax(logits[:, :-1], batch.input_ids[:, 1:])
-        ends = zip(per_token, rows, strict=True)
-        theirs = torch.stack([x[r.prompt_length - 1 : len(r.input_ids) - 1].sum() for x, r in ends])
-        torch.testing.assert_close(score_rows(model, rows), theirs, rtol=1e-5, atol=1e-4)
+from tests.scoring.architectures import one_by_one
 
 
 def test_a_row_scores_the_same_alone_and_padded(make_llama, make_rows):

@@ -1,4 +1,4 @@
-"""References and their cache: identity of weights, damage, and every way of having a reference."""
+"""References: identity of weights, and every way of having a reference."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.numpy import load_file, save_file
 
-from distal.errors import CacheError, ModelError, OutputError
+from distal.errors import ModelError
 from distal.scoring import (
     AdapterOff,
     AdapterSnapshot,
     FrozenModel,
     InitialPolicy,
-    ScoreCache,
     choose_reference,
     reference_scores,
     score_row_list,
@@ -51,61 +49,6 @@ def test_base_under_a_new_adapter_shares_the_bare_model_s_fingerprint(make_llama
     wrapped = get_peft_model(make_llama(), LORA)
     assert weights_fingerprint(wrapped, with_adapters=False) == bare
     assert weights_fingerprint(wrapped) != bare
-
-
-def test_cache_is_asked_before_the_model(make_llama, make_rows, tmp_path, monkeypatch):
-    model, data = make_llama(), Rows(make_rows(4))
-    first = reference_scores(model, data, cache_dir=tmp_path, progress=None)
-    monkeypatch.setattr("distal.scoring.reference.score_dataset", lambda *a, **k: pytest.fail("scored again"))
-    again = reference_scores(model, data, cache_dir=tmp_path, progress=None)
-    assert np.array_equal(first, again)
-
-
-@pytest.mark.parametrize("change", ["weights", "rows", "precision"])
-def test_whatever_changes_scores_changes_the_key(make_llama, make_rows, tmp_path, change):
-    data = Rows(make_rows(4))
-    reference_scores(make_llama(), data, cache_dir=tmp_path, progress=None)
-    model, options = make_llama(seed=1 if change == "weights" else 0), {}
-    if change == "rows":
-        data.fingerprint = "other rows"
-    if change == "precision":
-        options["autocast_dtype"] = torch.bfloat16
-    reference_scores(model, data, cache_dir=tmp_path, progress=None, **options)
-    assert len(list(tmp_path.glob("scores/*.safetensors"))) == 2
-
-
-@pytest.mark.parametrize("damage", ["cut", "text", "values", "length"])
-def test_damaged_entries_are_found_and_computed_again(make_llama, make_rows, tmp_path, damage):
-    model, data = make_llama(), Rows(make_rows(4))
-    scores = reference_scores(model, data, cache_dir=tmp_path, progress=None)
-    (path,) = tmp_path.glob("scores/*.safetensors")
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-3])
-    elif damage == "text":
-        path.write_text("not a tensor file")
-    else:
-        stored = load_file(path)["scores"]
-        save_file(
-            {"scores": stored + 1 if damage == "values" else stored[:2]}, path, metadata={"sha256": "0"}
-        )
-    cache = ScoreCache(tmp_path)
-    with pytest.raises(CacheError, match="delete the file"):
-        cache.load(path.stem, n_rows=len(scores))
-    messages: list[str] = []
-    again = reference_scores(model, data, cache_dir=tmp_path, progress=None, warn=messages.append)
-    assert np.array_equal(scores, again)
-    assert len(messages) == 1
-    mended = cache.load(path.stem, n_rows=len(scores))
-    assert mended is not None
-    assert np.array_equal(mended, scores)
-
-
-def test_an_unwritable_cache_is_an_error_with_a_way_out(make_llama, make_rows, tmp_path):
-    occupied = tmp_path / "file"
-    occupied.write_text("")
-    with pytest.raises(OutputError, match="reference_cache_dir"):
-        reference_scores(make_llama(), Rows(make_rows(2)), cache_dir=occupied, progress=None)
-    assert occupied.read_text() == ""
 
 
 def test_adapters_off_scores_like_the_bare_model(make_llama, make_rows, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distal.scoring import cut_by_tokens, score_dataset
-from tests.scoring.sharing_job import CASES, Model, Rows
+from distal.scoring import cut_by_tokens, dataset, score_dataset
+from tests.scoring.sharing_job import CASES, SHARD_TOKENS, Model, Rows
 
 JOB = Path(__file__).parent / "sharing_job.py"
 WORLD = 3
@@ -67,6 +68,19 @@ def test_the_first_ranks_cache_serves_all(ranks):
         assert seen["reference"] == 3
         assert seen["reference from the cache"] == 0
     assert [seen["entries"] for _, seen in ranks] == [1, 0, 0], "only the first rank writes"
+
+
+def test_ranks_share_the_shards_that_the_first_rank_lacks(ranks, monkeypatch):
+    monkeypatch.setattr(dataset, "SHARD_TOKENS", SHARD_TOKENS)
+    expected = score_dataset(Model(), Rows(7), tokens_per_batch=1, progress=None)
+    bounds = dataset.shard_bounds([len(row.input_ids) for row in Rows(7).rows], 1)
+    passes = [-(-(stop - start) // WORLD) for start, stop in itertools.pairwise(bounds)]
+    assert len(passes) > 2
+    for scores, seen in ranks:
+        assert np.array_equal(scores["reference in shards"], expected)
+        assert np.array_equal(scores["reference with a shard lost"], expected)
+        assert seen["reference in shards"] == sum(passes)
+        assert seen["reference with a shard lost"] == passes[1]
 
 
 def test_what_the_first_rank_says_holds_for_all(ranks):

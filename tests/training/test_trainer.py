@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from distal.errors import ConfigError, ModelError, NonFiniteError, ReferenceMismatchError
 from distal.training import AlignmentConfig, AlignmentTrainer
+from tests.scoring.architectures import ARCHITECTURES, model_of
 
 N_PAIRS = 16
 
@@ -322,3 +323,12 @@ def test_dropout_is_off_unless_asked_for(config, make_llama, make_pairs, word_to
         processing_class=word_tokenizer,
     ).train()
     assert kept.model.layers[0].self_attn.attention_dropout == 0.3
+
+
+def test_a_mixture_that_asks_for_its_router_loss_is_refused(run):
+    """The loss that balances experts depends on which rows share a forward pass."""
+    model = model_of(ARCHITECTURES["qwen3_moe"])
+    with pytest.raises(ConfigError, match="output_router_logits: true, router_aux_loss_coef: 0.001"):
+        run(model=model)
+    model.config.output_router_logits = False
+    assert run(model=model, max_steps=1).state.global_step == 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import distal
-from distal.cli import align, data, demo, env, evaluate
+from distal.cli import align, cache, data, demo, env, evaluate, report, score
 from distal.cli.reporting import ReportingGroup
 
 __all__ = ["app", "main"]
@@ -25,7 +25,10 @@ app = typer.Typer(
 )
 align.register(app)
 data.register(app)
+score.register(app)
 evaluate.register(app)
+report.register(app)
+cache.register(app)
 demo.register(app)
 env.register(app)
 

@@ -94,7 +94,9 @@ def _lost_contact(error: RuntimeError) -> bool:
 
 
 def _say(message: str, debug: bool) -> None:
-    """Prints a message to stderr, after the traceback if that is wanted."""
+    """Prints a message to stderr, after the traceback if that is wanted; what it quotes cannot command the terminal."""
+    from distal.report.text import printable
+
     name = "Error: "
     if _rank() > 0:
         time.sleep(PATIENCE)
@@ -102,4 +104,4 @@ def _say(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     sys.stderr.flush()
-    typer.echo(typer.style(name, fg="red", bold=True) + message, err=True)
+    typer.echo(typer.style(name, fg="red", bold=True) + printable(message), err=True)

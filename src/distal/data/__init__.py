@@ -8,14 +8,14 @@ tokens.
 
 from __future__ import annotations
 
+from distal.caching import default_cache_dir
 from distal.data.collation import collate_units
-from distal.data.folders import default_cache_dir
 from distal.data.formats import FORMATS, Format
 from distal.data.grading import GradeOptions
 from distal.data.loading import DataLike
 from distal.data.preferences import TokenizedPreferences
 from distal.data.preparation import OnBadRows, prepare_dataset
-from distal.data.reading import PreferenceSource, ReadOptions, open_preferences, parse_map
+from distal.data.reading import PreferenceSource, ReadOptions, carry_threshold, open_preferences, parse_map
 from distal.data.report import DataReport, RowCount
 from distal.data.sampling import OptimizerBatchSampler
 from distal.data.truncation import Truncation
@@ -33,6 +33,7 @@ __all__ = [
     "RowCount",
     "TokenizedPreferences",
     "Truncation",
+    "carry_threshold",
     "collate_units",
     "default_cache_dir",
     "open_preferences",

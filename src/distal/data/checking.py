@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,9 @@ def check_data(
         samples = samples_of(tokenized, tokenizer, settings.samples)
         findings += _template_findings(seen.has_strings, tokenizer)
     findings += findings_of(report, lengths, seen.overlaps)
+    median = source.median()
+    if median is not None:
+        report = replace(report, notes=(*report.notes, f"the median of the grades is {median:g}"))
     order = ("error", "warning", "note")
     return DataCheck(
         format=source.form.name,

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, cast
 
 import numpy as np
 
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Text
-from distal.data.values import describe_json_type
+from distal.data.values import describe_json_type, listed, shown_name
 
-__all__ = ["extras", "label", "list_of", "mapping", "messages", "number", "string", "text", "value"]
+__all__ = [
+    "choice",
+    "encodable",
+    "extras",
+    "label",
+    "list_of",
+    "mapping",
+    "message",
+    "messages",
+    "number",
+    "string",
+    "text",
+    "value",
+]
 
 Row = Mapping[str, Any]
 
@@ -21,11 +36,17 @@ USE_STRINGS = "give a string, or a list of messages with role and content"
 _ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
 """Names that the ShareGPT layout gives to the roles of chat templates."""
 
+_DEEPEST = 32
+"""Levels inside a tool, or inside what a message holds beside its content."""
+
+_LONGEST_NUMBER = 10_000
+"""Bits of a whole number; Python writes none of more than 4300 digits."""
+
 
 def value(row: Row, column: str, remedy: str) -> Any:
     """What a column holds; a row without the column is refused."""
     if column not in row:
-        raise RowProblem("bad_type", f"column {column} is absent; found {', '.join(map(str, row))}", remedy)
+        raise RowProblem("bad_type", f"column {column} is absent; found {listed(row)}", remedy)
     return row[column]
 
 
@@ -68,21 +89,28 @@ def message(turn: object, where: str, role: str = "role", content: str = "conten
     """One message with `role` and `content`, and whatever else it holds."""
     if not isinstance(turn, Mapping):
         raise RowProblem("bad_type", f"{where} is {describe_json_type(turn)}, not a message", USE_STRINGS)
-    # Arrow fills keys that only some messages have with null.
-    found = {str(key): item for key, item in cast(Mapping[Any, Any], turn).items() if item is not None}
+    # Arrow fills keys that only some messages have with null, pandas with NaN.
+    found = {str(key): item for key, item in cast(Mapping[Any, Any], turn).items() if not _is_missing(item)}
     if found.get("tool_calls"):
-        found["tool_calls"] = _without_nulls(found["tool_calls"])
+        found["tool_calls"] = _plain(found["tool_calls"], f"tool_calls of {where}", without_nulls=True)
         found.setdefault(content, "")
     for key in (role, content):
         item = found.get(key)
         if not isinstance(item, str):
-            shown = describe_json_type(item) if key in found else f"absent from keys {sorted(found)}"
-            raise RowProblem("bad_type", f"{where}.{key} is {shown}, not a string", USE_STRINGS)
-        encodable(item, f"{where}.{key}")
+            shown = describe_json_type(item) if key in found else _absent(turn, key, found)
+            remedy = (
+                "join its parts into one string: only text is used" if isinstance(item, list) else USE_STRINGS
+            )
+            raise RowProblem("bad_type", f"{where}.{key} is {shown}, not a string", remedy)
+    found = {key: _plain(item, f"{where}.{shown_name(key)}") for key, item in found.items()}
     if (role, content) == ("role", "content"):
         return found
     named = {"role": _ROLES.get(found[role], found[role]), "content": found[content]}
     return named | {key: item for key, item in found.items() if key not in (role, content)}
+
+
+def _absent(turn: Mapping[Any, Any], key: str, found: Mapping[str, Any]) -> str:
+    return "null" if key in turn else f"absent from the keys {listed(sorted(found))}"
 
 
 def label(row: Row, column: str = "label") -> bool:
@@ -97,15 +125,26 @@ def label(row: Row, column: str = "label") -> bool:
 def number(row: Row, column: str, where: str | None = None) -> float:
     """A finite number, or a string that is one."""
     found = value(row, column, "give a number")
+    is_number = isinstance(found, (int, float, Decimal, np.number)) and not isinstance(found, bool)
+    is_number |= isinstance(found, str) and "_" not in found  # Python would read 1_000
     try:
-        result = float("nan") if isinstance(found, bool) else float(found)
+        result = float(found) if is_number else math.nan
     except (TypeError, ValueError, OverflowError):
-        result = float("nan")
+        result = math.nan
     if not math.isfinite(result):
         raise RowProblem(
             "bad_grade", f"{where or column} is {describe_json_type(found)}", "give a finite number"
         )
     return result
+
+
+def choice(row: Row, column: str) -> int:
+    """Which of two answers is meant, 0 or 1; floats, strings, booleans and null are refused rather than guessed at."""
+    found = row.get(column)
+    if isinstance(found, (int, np.integer)) and not isinstance(found, bool) and found in (0, 1):
+        return int(found)
+    shown = describe_json_type(found) if column in row else "absent"
+    raise RowProblem("bad_label", f"{column} is {shown}", "give 0 or 1, the number of the better answer")
 
 
 def list_of(row: Row, column: str, what: str) -> list[Any]:
@@ -132,10 +171,11 @@ def extras(row: Row) -> dict[str, Any]:
     if tools is not None and tools != []:
         if not isinstance(tools, list):
             raise RowProblem("bad_type", f"tools is {describe_json_type(tools)}", "give a list of schemas")
-        found["tools"] = _without_nulls(tools)
+        found["tools"] = _plain(tools, "tools", without_nulls=True)
     options = _from_json(row.get("chat_template_kwargs"), "chat_template_kwargs")
     if options is not None:
-        found["template_options"] = _without_nulls(dict(mapping(options, "chat_template_kwargs")))
+        where = "chat_template_kwargs"
+        found["template_options"] = _plain(dict(mapping(options, where)), where, without_nulls=True)
     return found
 
 
@@ -146,15 +186,50 @@ def _from_json(item: Any, column: str) -> Any:
         return json.loads(item)
     except (ValueError, RecursionError) as error:
         raise RowProblem(
-            "bad_type", f"{column} is a string that is no JSON ({item[:40]!r})", "give a list or valid JSON"
+            "bad_type", f"{column} is a string that is no JSON ({item[:40]!r})", "give a list, or valid JSON"
         ) from error
 
 
-def _without_nulls(item: Any) -> Any:
-    """Arrow gives every object the keys of all others, filled with null."""
+def _is_missing(item: object) -> bool:
+    return item is None or (isinstance(item, float) and math.isnan(item))
+
+
+def _plain(item: Any, where: str, *, without_nulls: bool = False, level: int = 0) -> Any:
+    """A value as JSON and chat templates can hold it; times of tables become strings.
+
+    Args:
+        item: the value.
+        where: for messages.
+        without_nulls: whether keys without a value go: Arrow gives every object the keys of all others.
+        level: how deep the value stands.
+    """
+    if isinstance(item, str):
+        return encodable(item, where)
+    if item is None or isinstance(item, bool):
+        return item
+    if isinstance(item, (Mapping, list)) and level >= _DEEPEST:
+        raise RowProblem("bad_type", f"{where} is nested more than {_DEEPEST} levels deep", "flatten it")
     if isinstance(item, Mapping):
-        return {key: _without_nulls(value) for key, value in item.items() if value is not None}
-    return [_without_nulls(part) for part in cast(list[Any], item)] if isinstance(item, list) else item
+        members = {encodable(str(key), where): inner for key, inner in cast(Mapping[Any, Any], item).items()}
+        return {
+            key: _plain(inner, where, without_nulls=without_nulls, level=level + 1)
+            for key, inner in members.items()
+            if not (without_nulls and _is_missing(inner))
+        }
+    if isinstance(item, list):
+        parts = cast(list[Any], item)
+        return [_plain(part, where, without_nulls=without_nulls, level=level + 1) for part in parts]
+    if isinstance(item, (datetime.date, datetime.time)):
+        return item.isoformat()
+    number = float(item) if isinstance(item, (Decimal, np.floating)) else item
+    is_finite = isinstance(number, float) and math.isfinite(number)
+    if is_finite or (isinstance(number, int) and number.bit_length() <= _LONGEST_NUMBER):
+        return number
+    raise RowProblem(
+        "bad_type",
+        f"{where} holds {describe_json_type(item)}, which JSON cannot",
+        "give text, finite numbers, lists and objects",
+    )
 
 
 def encodable(found: str, where: str) -> str:

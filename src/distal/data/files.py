@@ -5,18 +5,30 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
-import json
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeGuard, cast
+from typing import IO, Any, cast
 
-from distal.data.values import describe_json_type
+from distal.data.broken import (
+    HEAD,
+    broken_json,
+    disguise,
+    first_line,
+    not_an_object,
+    not_utf8,
+    nul_bytes,
+    too_deep,
+)
+from distal.data.json_text import Parser, is_too_deep, row_at
+from distal.data.places import PlacedRow
+from distal.data.values import describe_json_type, listed, shown_name
 from distal.errors import DataError
 
 __all__ = [
     "READERS",
+    "check_beginning",
     "missing_path",
     "parquet_columns",
     "read_csv",
@@ -33,8 +45,19 @@ Reader = Callable[[Path, Collection[str]], Iterator[Row]]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
-_SHOWN = 60
 _BATCH_ROWS = 1000
+_UNPACK = {
+    ".zst": "unpack it: zstd -d",
+    ".zip": "unpack it",
+    ".bz2": "unpack it: bunzip2",
+    ".xz": "unpack it: unxz",
+    ".arrow": "give the folder around it, as save_to_disk wrote it",
+    ".xlsx": "export the rows as CSV",
+    ".yaml": "write the rows as JSON lines",
+    ".txt": "rename the file, if its rows are of one of these kinds",
+}
+"""What to do with files of a kind that is not read."""
+
 _LONGEST_FIELD = 2**31 - 1
 """Characters of one value in a CSV file; the library's own limit is below what answers of models can be."""
 
@@ -49,9 +72,10 @@ def reader_for(path: Path) -> Reader:
     for ending, reader in READERS.items():
         if name.endswith(ending):
             return reader
+    remedy = _UNPACK.get(path.suffix.lower(), "write the rows as one of these")
     raise DataError(
         f"{path}: unknown kind of data file; expected one of {', '.join(READERS)}, or a folder written by "
-        f"datasets' save_to_disk"
+        f"datasets' save_to_disk; {remedy}"
     )
 
 
@@ -99,9 +123,10 @@ def read_jsonl(path: Path, columns: Collection[str]) -> Iterator[Row]:
     Raises:
         DataError: the file is not readable, or a line is not UTF-8, not JSON or not an object.
     """
+    parse = Parser()
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
-            yield _parse_line(path, number, line)
+            yield _parse_line(path, number, line, parse)
 
 
 def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
@@ -112,29 +137,32 @@ def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
     Raises:
         DataError: the file is not readable, not UTF-8, not JSON, or of another shape.
     """
-    raw = b"".join(_lines(path))
+    raw, parse = b"".join(_lines(path)), Parser()
     try:
-        content = json.loads(raw.decode("utf-8"))
+        content = parse(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, raw[: error.start].count(b"\n") + 1) from error
+        raise not_utf8(path, raw[: error.start].count(b"\n") + 1, error, raw) from error
     except (ValueError, RecursionError) as error:
         if raw.lstrip().startswith(b"{") and "Extra data" in str(error):
             yield from read_jsonl(path, columns)
             return
-        where = f" at line {error.lineno}, column {error.colno}" if _has_place(error) else ""
-        raise DataError(f"{path}: broken JSON{where}: {_reason(error)}; mend or remove it") from error
+        raise broken_json(path, raw, error, None) from error
     rows = cast(dict[str, Any], content).get("data") if isinstance(content, dict) else content
     if isinstance(content, dict) and any(isinstance(value, str) for value in content.values()):
         rows = [content]  # one row on its own
     if not isinstance(rows, list):
         raise DataError(
             f"{path}: expected an array of objects, or an object with an array under 'data'; found "
-            f"{describe_json_type(content)}"
+            f"{describe_json_type(content)}; write one of the two"
         )
     for number, row in enumerate(cast(list[Any], rows)):
         if not isinstance(row, dict):
-            raise DataError(f"{path}: element {number} is {describe_json_type(row)}, expected an object")
-        yield cast(Row, row)
+            raise DataError(
+                f"{path}: element {number} is {describe_json_type(row)}, expected an object; mend or remove it"
+            )
+        if is_too_deep(row):
+            raise too_deep(path, f"element {number}")
+        yield row_at(cast(dict[str, Any], row), None, repeats=parse.repeats)
 
 
 def read_csv(path: Path, columns: Collection[str]) -> Iterator[Row]:
@@ -148,35 +176,61 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[Row]:
     """
     csv.field_size_limit(_LONGEST_FIELD)
     separator = "\t" if ".tsv" in path.name.lower() else ","
-    lines = _decoded(path, _lines(path))
-    table = csv.reader(lines, delimiter=separator, strict=True)
+    table = csv.reader(_decoded(path, _lines(path)), delimiter=separator, strict=True)
+    begun = 1
     try:
         names = next(table, [])
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated or not all(name.strip() for name in names):
-            problem = f"names {', '.join(repeated)} twice" if repeated else "has a column without a name"
-            raise DataError(f"{path}: the first line {problem}; it should name every column once")
+        _check_header(path, names, separator)
+        begun = table.line_num + 1
         for cells in table:
-            if not cells:
-                continue
-            if len(cells) != len(names):
+            if cells and len(cells) != len(names):
                 raise DataError(
-                    f"{path}: the row that ends at line {table.line_num} has {len(cells)} values, but the first "
-                    f"line names {len(names)} columns; quote values that hold {separator!r}"
+                    f"{path}: the row at line {begun} has {len(cells)} values, but the first line names {len(names)} "
+                    f"columns; quote values that hold {separator!r}, line breaks or quotes"
                 )
-            yield dict(zip(names, cells, strict=True))
+            if cells:
+                row = PlacedRow(zip(names, cells, strict=True))
+                row.line = begun
+                yield row
+            begun = table.line_num + 1
     except csv.Error as error:
+        reason, remedy = str(error), "quote values, and double quotes inside them"
+        if "unexpected end of data" in reason:
+            reason = "a quote that nothing closes"
+        elif "new-line character" in reason:
+            reason, remedy = "a carriage return that is no line break", "end lines with a line feed: mac2unix"
         raise DataError(
-            f"{path}: broken CSV at line {table.line_num}: {error}; quote values, and double quotes inside them"
+            f"{path}: broken CSV in the row at line {begun}: {reason} (line {table.line_num}); {remedy}"
         ) from error
+
+
+def _check_header(path: Path, names: list[str], separator: str) -> None:
+    """Refuse a first line that cannot be the names of columns."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    other = next((mark for mark in ";\t|," if mark in "".join(names) and mark != separator), None)
+    if len(names) == 1 and other is not None:
+        known = "tab" if other == "\t" else repr(other)
+        remedy = "name it *.tsv" if other == "\t" else "write it with commas, or tabs and the name *.tsv"
+        if other == ",":
+            remedy = "name it *.csv"
+        raise DataError(
+            f"{path}: the first line is one column, {shown_name(names[0])}, and seems to be separated by {known}; "
+            f"{remedy}"
+        )
+    if repeated or not all(name.strip() for name in names):
+        problem = f"names {listed(repeated)} twice" if repeated else "has a column without a name"
+        raise DataError(f"{path}: the first line {problem}; it should name every column once")
 
 
 def _decoded(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         try:
-            yield line.decode("utf-8")
+            text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _not_utf8(path, number) from error
+            raise not_utf8(path, number, error, line) from error
+        if "\0" in text:
+            raise nul_bytes(path, number)
+        yield text
 
 
 def read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
@@ -186,16 +240,24 @@ def read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
         DataError: the file is not a readable Parquet file.
     """
     with _parquet(path) as file:
-        names = file.schema_arrow.names
+        names: list[str] = file.schema_arrow.names
         wanted = [name for name in names if name in columns] or names
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
             yield from batch.to_pylist()
 
 
 def parquet_columns(path: Path) -> tuple[str, ...]:
-    """Names of the columns of a Parquet file."""
+    """Names of the columns of a Parquet file.
+
+    Raises:
+        DataError: it is no such file, or has two columns of one name.
+    """
     with _parquet(path) as file:
-        return tuple(file.schema_arrow.names)
+        names: tuple[str, ...] = tuple(file.schema_arrow.names)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path}: two columns are named {listed(repeated)}; rename one of them")
+    return names
 
 
 def row_count(path: Path) -> int | None:
@@ -218,9 +280,9 @@ def _parquet(path: Path) -> Generator[Any]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(
-            f"{path}: not a readable Parquet file: {_reason(error)}; write the file anew"
+            f"{path}: not a readable Parquet file: {first_line(error)}; write or download the file again"
         ) from error
 
 
@@ -251,7 +313,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 f"{path}: not compressed by gzip, although it is named so; rename the file"
             ) from error
         raise DataError(
-            f"{path}: broken gzip after line {number}: {_reason(error)}; copy or download the file again"
+            f"{path}: broken gzip after line {number}: {first_line(error)}; copy or download the file again"
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -268,34 +330,36 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb"))
 
 
-def _parse_line(path: Path, number: int, line: bytes) -> Row:
+def _parse_line(path: Path, number: int, line: bytes, parse: Parser) -> Row:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = parse(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, number) from error
+        raise not_utf8(path, number, error, line) from error
     except (ValueError, RecursionError) as error:
-        column = f", column {error.colno}" if _has_place(error) else ""
-        shown = line[:_SHOWN].decode("utf-8", errors="replace").strip()
-        raise DataError(
-            f"{path}: broken JSON at line {number}{column}: {_reason(error)}; the line begins {shown!r}; "
-            f"mend or remove it"
-        ) from error
+        raise broken_json(path, line, error, number) from error
+    if is_too_deep(row, line):
+        raise too_deep(path, f"line {number}")
     if not isinstance(row, dict):
+        raise not_an_object(path, number, row)
+    return row_at(cast(dict[str, Any], row), number, repeats=parse.repeats)
+
+
+def check_beginning(path: Path, reader: Reader) -> None:
+    """Refuse a file that begins like another kind than its name says.
+
+    Raises:
+        DataError: it does, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    problem = disguise(path, head, (b"PAR1",) if reader is read_parquet else (_GZIP_MAGIC,))
+    if problem is not None:
+        raise problem
+    if reader is read_parquet and not head.startswith(b"PAR1"):
         raise DataError(
-            f"{path}: line {number} holds {describe_json_type(row)}, expected an object with the columns"
+            f"{path}: not a readable Parquet file: it begins with {head[:12]!r}, expected b'PAR1'; name it after "
+            f"what it holds, or write it again"
         )
-    return cast(Row, row)
-
-
-def _has_place(error: Exception) -> TypeGuard[json.JSONDecodeError]:
-    """Whether an error of the JSON parser says where it is; not so for nesting and huge numbers."""
-    return isinstance(error, json.JSONDecodeError)
-
-
-def _not_utf8(path: Path, line: int) -> DataError:
-    return DataError(f"{path}: line {line} is not UTF-8; convert the file, for instance with iconv -t UTF-8")
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(getattr(error, "msg", "") or error).splitlines()
-    return lines[0] if lines else type(error).__name__

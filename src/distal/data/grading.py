@@ -22,12 +22,14 @@ from distal.data.grades import (
     paired_answers,
     threshold_of,
 )
+from distal.data.places import read_placed
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Answer, Preference, Text, checked
+from distal.data.values import listed
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
-__all__ = ["GradeOptions", "Numbered", "graded_preferences"]
+__all__ = ["GradeOptions", "Numbered", "graded_preferences", "median_grade"]
 
 Numbered = tuple[int, "Preference | RowProblem"]
 """Source row, and what it yields."""
@@ -47,6 +49,8 @@ class GradeOptions:
         weights: whether each preference is weighted by its difference of grades (to the threshold when unpaired),
             divided by the mean of all.
         seed: of "best_random".
+        threshold_from: name of the data set whose threshold it is, for the report; empty where it is the user's, or
+            that of the data themselves.
     """
 
     method: GradeMethod = "threshold"
@@ -56,6 +60,7 @@ class GradeOptions:
     margin: float = 0.0
     weights: bool = False
     seed: int = 0
+    threshold_from: str = ""
 
     def __post_init__(self) -> None:
         if self.method not in GRADE_METHODS:
@@ -102,19 +107,8 @@ def graded_preferences(
     Raises:
         DataError: no answer has a grade.
     """
-    weights = dict(form.grades if options.grades is None else options.grades)
-    table, names = _Table(), set[str]()
-    for _, made in _answers(rows(), form):
-        if isinstance(made, Answer):
-            names.update(made.grades)
-            grade = _sum(made.grades, weights)
-            if grade is not None:
-                table.add(made.prompt, grade)
-    if not len(table.grades):
-        raise DataError(
-            f"{name}: no answer is graded by {', '.join(weights)}; graded attributes that were found: "
-            f"{', '.join(sorted(names)) or 'none'}; name some of them with grades (--grades)"
-        )
+    weights = _weights(form, options)
+    table = _table(rows(), form, weights, name)
     plan = _Unpaired(table, options) if options.kind == "unpaired" else _Pairs(table, options)
     number = -1
     for source_row, made in _answers(rows(), form):
@@ -127,11 +121,47 @@ def graded_preferences(
             yield from plan.take(number, source_row, made)
 
 
+def median_grade(
+    rows: Iterable[Mapping[str, object]], form: Format, options: GradeOptions, name: str
+) -> float | None:
+    """The threshold that data have in common: the median of their grades; None where `options` take no such one.
+
+    Raises:
+        DataError: no answer has a grade.
+    """
+    if options.method != "threshold" or options.threshold != "median":
+        return None
+    return float(np.median(_table(rows, form, _weights(form, options), name).grades))
+
+
+def _weights(form: Format, options: GradeOptions) -> dict[str, float]:
+    return dict(form.grades if options.grades is None else options.grades)
+
+
+def _table(
+    rows: Iterable[Mapping[str, object]], form: Format, weights: Mapping[str, float], name: str
+) -> _Table:
+    """The grades of all answers."""
+    table, names = _Table(), set[str]()
+    for _, made in _answers(rows, form):
+        if isinstance(made, Answer):
+            names.update(made.grades)
+            grade = _sum(made.grades, weights)
+            if grade is not None:
+                table.add(made.prompt, grade)
+    if not len(table.grades):
+        raise DataError(
+            f"{name}: no answer is graded by {', '.join(weights)}; graded attributes that were found: "
+            f"{listed(sorted(names))}; name some of them with grades (--grades)"
+        )
+    return table
+
+
 def _answers(rows: Iterable[Mapping[str, object]], form: Format) -> Iterator[tuple[int, Answer | RowProblem]]:
     """Every answer of every row, and every problem."""
     for source_row, row in enumerate(rows):
         try:
-            for made in form.read(row):
+            for made in read_placed(form.read, row):
                 assert not isinstance(made, Preference), f"format {form.name} is not graded"
                 yield source_row, made
         except RowProblem as problem:
@@ -148,7 +178,7 @@ def _sum(grades: Mapping[str, float], weights: Mapping[str, float]) -> float | N
 
 
 def _no_grade(found: Mapping[str, float], weights: Mapping[str, float]) -> RowProblem:
-    shown = ", ".join(sorted(found)) or "none"
+    shown = listed(sorted(found))
     return RowProblem("no_grade", f"graded by {shown}, not by {', '.join(weights)}", "grade the answer")
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
+
+from distal.data.broken import first_line
 from distal.data.files import (
     READERS,
     Row,
+    check_beginning,
     missing_path,
     parquet_columns,
     read_csv,
@@ -20,6 +23,7 @@ from distal.data.files import (
     row_count,
     unreadable,
 )
+from distal.data.hub import is_hub_id, load_folder, load_hub, source_name
 from distal.data.identity import Content, content_of_dataset, content_of_file
 from distal.data.values import describe_json_type
 from distal.errors import ConfigError, DataError
@@ -34,8 +38,9 @@ DataLike: TypeAlias = (
 )
 """Anything that holds rows: a path, a hub id, a data set, or a list of dictionaries."""
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _BATCH_ROWS = 1000
+_ARRAY_LEVELS = 50
+"""Levels of a row in memory inside which arrays become lists; no table has as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") 
     Args:
         data: path of a .jsonl, .jsonl.gz, .json, .csv, .tsv or .parquet file, of a folder written by `save_to_disk`; a
             hub id; a `datasets.Dataset` or `DatasetDict`; a list of dictionaries. A path that exists is never
-            a hub id.
+            a hub id. `ID:NAME` is a configuration of a data set, `ID:FOLDER/` a folder of it.
         split: which split of a hub data set, a `DatasetDict` or a saved one; "train" where there are several.
         name: what to call rows that have no path.
 
@@ -90,27 +95,40 @@ def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") 
 
 
 def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
-    path = Path(data).expanduser()
     if not str(data):
         raise DataError(
             "the name of the data is empty; give a file, a folder written by save_to_disk, or a hub id"
         )
+    source = source_name(str(data))
+    path = Path(source.base).expanduser()
     try:
         exists, is_folder = path.exists(), path.is_dir()
-        empty = exists and not is_folder and path.stat().st_size == 0
+        is_file = path.is_file()
+        empty = is_file and path.stat().st_size == 0
     except OSError as error:
         raise unreadable(path, error) from error
     if is_folder:
-        return _from_dataset(_choose_split(_load_folder(path), split, str(path)), str(path))
+        loaded = load_folder(path, source)
+        return _from_dataset(
+            _choose_split(loaded, split, str(data)), str(path if source.base == data else data)
+        )
     if not exists:
-        if isinstance(data, str) and _HUB_ID.fullmatch(data) and not data.lower().endswith(tuple(READERS)):
-            return _from_hub(data, split)
+        is_file_name = source.base.lower().endswith(tuple(READERS))
+        if isinstance(data, str) and is_hub_id(source.base) and not is_file_name:
+            return _from_dataset(_choose_split(load_hub(source, split), None, data), data)
         raise missing_path(path)
+    if source.arguments():
+        raise ConfigError(f"{data}: what stands behind the colon has no meaning for the single file {path}")
     reader = reader_for(path)
     if split is not None:
         raise ConfigError(f"split={split!r} has no meaning for the single file {path}; leave it out")
+    if not is_file:
+        raise DataError(
+            f"{path}: is no regular file (a pipe or a device, say); write the rows to a file first"
+        )
     if empty:
         raise DataError(f"{path}: the file is empty; it should hold at least one row")
+    check_beginning(path, reader)
     names = parquet_columns(path) if reader is read_parquet else None
     return RawRows(
         str(path),
@@ -128,42 +146,27 @@ def _read_list(rows: Sequence[Any], name: str) -> Iterator[Row]:
             raise DataError(
                 f"{name}: row {number} is {describe_json_type(row)}, expected a dictionary of columns"
             )
-        yield cast(Row, row)
+        yield cast(Row, _as_json(row))
+
+
+def _as_json(value: Any, levels: int = _ARRAY_LEVELS) -> Any:
+    """A value with lists for the arrays, and null for the missing values, that rows from pandas and NumPy hold."""
+    if isinstance(value, np.ndarray):
+        return _as_json(cast(Any, value).tolist(), levels)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value).__name__ == "NAType":
+        return None
+    if levels and isinstance(value, Mapping):
+        return {key: _as_json(inner, levels - 1) for key, inner in cast(Mapping[Any, Any], value).items()}
+    if levels and isinstance(value, (list, tuple)):
+        return [_as_json(inner, levels - 1) for inner in cast("list[Any] | tuple[Any, ...]", value)]
+    return value
 
 
 def _is_dataset(data: object) -> bool:
     """Whether `data` is of a class of the `datasets` library, without importing it for lists."""
     return any(cls.__module__.split(".")[0] == "datasets" for cls in type(data).__mro__)
-
-
-def _load_folder(path: Path) -> object:
-    import datasets
-
-    try:
-        return datasets.load_from_disk(str(path))
-    except Exception as error:  # the library raises whatever its readers raise
-        try:
-            found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-        except OSError as refusal:
-            raise unreadable(path, refusal) from error
-        raise DataError(
-            f"{path}: not a folder written by datasets' save_to_disk ({_first_line(error)}); it holds "
-            f"{found}; name one data file in it instead"
-        ) from error
-
-
-def _from_hub(name: str, split: str | None) -> RawRows:
-    import datasets
-
-    try:
-        # Data sets with a loading script are refused by the library: no remote code is ever run.
-        loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # network, hub, and reader errors of many classes
-        raise DataError(
-            f"{name}: no such local file, and the hub data set could not be loaded: {_first_line(error)}; "
-            f"check the name, the split and the connection"
-        ) from error
-    return _from_dataset(_choose_split(loaded, None, name), name)
 
 
 def _choose_split(data: object, split: str | None, name: str) -> datasets.Dataset:
@@ -192,15 +195,16 @@ def _from_dataset(dataset: datasets.Dataset, name: str) -> RawRows:
         wanted = [column for column in dataset.column_names if column in columns] or dataset.column_names
         table = dataset.select_columns(wanted).with_format(None)
         for start in range(0, len(table), _BATCH_ROWS):
-            batch: dict[str, list[Any]] = table[start : start + _BATCH_ROWS]
+            try:
+                batch: dict[str, list[Any]] = table[start : start + _BATCH_ROWS]
+            except Exception as error:  # files behind it may be broken in many ways
+                raise DataError(
+                    f"{name}: rows {start} to {start + _BATCH_ROWS - 1} (counted from 0) cannot be read: "
+                    f"{first_line(error)}; save or download the data again"
+                ) from error
             for values in zip(*(batch[column] for column in wanted), strict=True):
                 yield dict(zip(wanted, values, strict=True))
 
     return RawRows(
         name, read, tuple(dataset.column_names), dataset.__len__, content=content_of_dataset(dataset)
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

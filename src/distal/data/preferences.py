@@ -110,6 +110,21 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
         return self._store.desirable[self._rows]
 
     @property
+    def prompt_lengths(self) -> NDArray[np.int64]:
+        """Prompt tokens per row, (n_rows,)."""
+        return self._store.prompt_lengths[self._rows].astype(np.int64)
+
+    @property
+    def source_rows(self) -> NDArray[np.int64]:
+        """For each unit, the 0-based row of the user's data that it comes from."""
+        return self._store.source_rows[self._units * self._per_unit].astype(np.int64)
+
+    @property
+    def prompt_keys(self) -> NDArray[np.uint64]:
+        """A number per unit, equal for units of the same prompt; without a prompt, of the same completions."""
+        return self._store.groups[self._units * self._per_unit]
+
+    @property
     def has_reference_scores(self) -> bool:
         """Whether rows carry the score of the reference."""
         return self._reference is not None
@@ -199,7 +214,7 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
             ConfigError: the size is not a number of units or a fraction.
             DataError: one side would be empty.
         """
-        rest, held_out = split_by_group(self._prompt_keys(), n_or_fraction, seed, self.report.name)
+        rest, held_out = split_by_group(self.prompt_keys, n_or_fraction, seed, self.report.name)
         return self.select(rest), self.select(held_out)
 
     @property
@@ -215,7 +230,3 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
 
     def _score(self, row: int) -> float:
         return float("nan") if self._reference is None else float(self._reference[row])
-
-    def _prompt_keys(self) -> NDArray[np.uint64]:
-        """A number per unit, equal for units of the same prompt."""
-        return self._store.groups[self._units * self._per_unit]

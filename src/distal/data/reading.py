@@ -5,21 +5,30 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 from distal.data.files import Row
 from distal.data.formats import COLUMNS, Format, find_format
 from distal.data.formats.base import Made, attempt
-from distal.data.grading import GradeOptions, graded_preferences
+from distal.data.grading import GradeOptions, graded_preferences, median_grade
 from distal.data.identity import Content
 from distal.data.loading import DataLike, RawRows, open_rows
+from distal.data.places import placed, read_placed
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference, as_conversation
+from distal.data.values import listed, shown_name
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
-__all__ = ["Item", "PreferenceSource", "ReadOptions", "open_preferences", "parse_map"]
+__all__ = [
+    "Item",
+    "PreferenceSource",
+    "ReadOptions",
+    "carry_threshold",
+    "open_preferences",
+    "parse_map",
+]
 
 Item: TypeAlias = "Row | Preference | RowProblem"
 """What a source hands on: a row that is still to be read, or what was made of it already."""
@@ -27,7 +36,8 @@ Item: TypeAlias = "Row | Preference | RowProblem"
 _SNIFFED_ROWS = 1000
 _LOOKED_AT = 100
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_LABELS = ("label", "kto_tag", "is_safe")
+_LABELS = ("label", "kto_tag", "is_safe", "is_response_0_safe", "is_response_1_safe")
+_CHOICES = ("better_response_id", "safer_response_id", "choice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +74,7 @@ class PreferenceSource:
         count: number of rows where that is known at little cost.
         rows_seen: rows of the source that the last pass of `items` has read.
         content: tells the rows of the source from any others; None for rows in memory.
+        median: reads the median of all grades, where that is what answers are liked above; else None.
     """
 
     name: str
@@ -76,6 +87,7 @@ class PreferenceSource:
     count: Callable[[], int | None] = lambda: None
     rows_seen: Callable[[], int] = lambda: 0
     content: Content | None = None
+    median: Callable[[], float | None] = lambda: None
 
     def __iter__(self) -> Iterator[tuple[int, Preference | RowProblem]]:
         """Every preference, and every problem, with its source row."""
@@ -116,7 +128,7 @@ def open_preferences(
     if options.format is not None and not form.columns & set(columns):
         raise DataError(
             f"{raw.name}: no column of the format {form.name} is there; found "
-            f"{', '.join(map(str, columns)) or 'none'}, expected {form.title}; name another format, or map columns"
+            f"{listed(columns)}, expected {form.title}; name another format, or map columns"
         )
     grades = _grade_options(form, options.grades)
     read = _Read(form.read, form.turns if options.chat else None)
@@ -126,14 +138,40 @@ def open_preferences(
         name=raw.name,
         form=form,
         kind=kind,
-        columns=tuple(map(str, columns)),
+        # A name may hold half a surrogate pair, which no file and no terminal takes.
+        columns=tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in columns),
         items=_items(counter, form, grades, raw.name),
         read=read,
         notes=(*_form_notes(form, grades), *form.notes(columns)),
         count=raw.count,
         rows_seen=lambda: counter.seen,
         content=raw.content,
+        median=lambda: grades and median_grade(opened.rows(form.columns), form, grades, raw.name),
     )
+
+
+def carry_threshold(source: PreferenceSource, other: PreferenceSource, options: ReadOptions) -> ReadOptions:
+    """Options by which other data is liked above the same grade: evaluation data, as the training data.
+
+    The median of all grades is that of one data set; by its own median, another would call other answers liked. A
+    number that the user gave, thresholds by prompt, and data without grades stay what they are.
+
+    Args:
+        source: the data whose median counts; its grades are read for it.
+        other: the other data, opened with `options`.
+        options: how both are read.
+
+    Example:
+        >>> rows = [{"prompt": "p", "response": str(i), "score": i} for i in range(5)]
+        >>> train, held_out = open_preferences(rows), open_preferences(rows[3:])
+        >>> carry_threshold(train, held_out, ReadOptions()).grades.threshold
+        2.0
+    """
+    median = source.median() if other.form.kind == "graded" else None
+    if median is None:
+        return options
+    grades = options.grades or GradeOptions()
+    return replace(options, grades=replace(grades, threshold=median, threshold_from=source.name))
 
 
 def _items(
@@ -198,8 +236,9 @@ def _form_notes(form: Format, grades: GradeOptions | None) -> tuple[str, ...]:
     if grades is not None:
         weights = form.grades if grades.grades is None else grades.grades
         total = " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+        whose = f", the median of {grades.threshold_from}" if grades.threshold_from else ""
         how = (
-            f"above and below {grades.threshold}"
+            f"above and below {grades.threshold}{whose}"
             if grades.kind == "unpaired"
             else f"margin {grades.margin:g}"
         )
@@ -216,41 +255,48 @@ class _Opened:
 
     def first(self) -> list[Row]:
         """Rows by which the format is recognised."""
-        first = list(itertools.islice(self.rows(COLUMNS), _SNIFFED_ROWS))
+        first = list(itertools.islice(self._written(COLUMNS), _SNIFFED_ROWS))
         if not first:
-            raise DataError(f"{self.raw.name}: holds no rows")
-        return first
+            raise DataError(
+                f"{self.raw.name}: holds no rows, expected at least one; see whether it was written to its end"
+            )
+        for source in self.names.values():
+            if all(_inside(row, source) is _ABSENT for row in first):
+                found = self._found(first)
+                raise DataError(
+                    f"{self.raw.name}: map names the column {shown_name(source)}, which is not there; found "
+                    f"{listed(found)}; correct the name in map"
+                )
+        return list(map(self._read, first))
 
     def columns(self, first: Sequence[Row]) -> tuple[str, ...]:
         """All columns, renamed."""
-        found = self.raw.columns or tuple(dict.fromkeys(column for row in first for column in row))
+        found = self._found(first)
         top = {source.partition(".")[0] for source in self.names.values()}
-        missing = sorted(top - set(found) - {c for row in first for c in row})
-        if missing and self.raw.columns is not None:
-            raise self._missing(missing, found)
         return tuple(dict.fromkeys([*(c for c in found if c not in top - set(self.names)), *self.names]))
 
     def rows(self, columns: Collection[str]) -> Iterator[Row]:
         """The rows, of tables with the wanted columns only."""
-        wanted = set(columns) | {source.partition(".")[0] for source in self.names.values()}
-        rows = self.raw.read(wanted)
+        rows = self._written(columns)
+        return map(self._read, rows) if self.names or self.raw.only_strings else rows
+
+    def _found(self, first: Sequence[Row]) -> tuple[str, ...]:
+        return self.raw.columns or tuple(dict.fromkeys(column for row in first for column in row))
+
+    def _written(self, columns: Collection[str]) -> Iterator[Row]:
+        """The rows as they are written."""
+        sources = self.names.values()
+        return self.raw.read({*columns, *sources, *(source.partition(".")[0] for source in sources)})
+
+    def _read(self, row: Row) -> Row:
+        """A row with its columns renamed and its labels read."""
         if self.names:
-            rows = map(self._renamed, rows)
-        return map(_typed, rows) if self.raw.only_strings else rows
-
-    def _renamed(self, row: Row) -> Row:
-        found = {target: _inside(row, source) for target, source in self.names.items()}
-        if all(value is _ABSENT for value in found.values()):
-            raise self._missing(sorted(self.names.values()), tuple(row))
-        gone = set(self.names.values()) - set(self.names)
-        kept = {column: value for column, value in row.items() if column not in gone}
-        return kept | {target: value for target, value in found.items() if value is not _ABSENT}
-
-    def _missing(self, wanted: Sequence[str], found: Sequence[Any]) -> DataError:
-        return DataError(
-            f"{self.raw.name}: map names the column {', '.join(wanted)}, which is not there; found "
-            f"{', '.join(map(str, found)) or 'none'}"
-        )
+            found = {target: _inside(row, source) for target, source in self.names.items()}
+            gone = set(self.names.values()) - set(self.names)
+            kept = {column: value for column, value in row.items() if column not in gone}
+            new = {target: value for target, value in found.items() if value is not _ABSENT}
+            row = placed(kept | new, row)
+        return _typed(row) if self.raw.only_strings else row
 
 
 _ABSENT = object()
@@ -271,7 +317,9 @@ def _inside(row: Row, path: str) -> Any:
 def _typed(row: Row) -> Row:
     """Labels of a table of strings; grades are read as numbers anyway."""
     words = {name: row[name].strip().lower() for name in _LABELS if isinstance(row.get(name), str)}
-    return {**row, **{name: _WORDS[word] for name, word in words.items() if word in _WORDS}}
+    typed: dict[str, Any] = {name: _WORDS[word] for name, word in words.items() if word in _WORDS}
+    typed |= {name: int(row[name]) for name in _CHOICES if row.get(name) in ("0", "1")}
+    return placed({**row, **typed}, row) if typed else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +330,8 @@ class _Read:
     turns: Callable[[str], Conversation] | None
 
     def __call__(self, item: Item) -> Iterator[Preference | RowProblem]:
-        made = iter([item]) if isinstance(item, (Preference, RowProblem)) else self.read(item)
+        is_made = isinstance(item, (Preference, RowProblem))
+        made: Iterator[Any] = iter([item]) if is_made else read_placed(self.read, item)
         for one in made:
             if isinstance(one, Preference) and self.turns is not None:
                 one = attempt(_Chat(one, self.turns))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = ["DROPPED", "LENGTH_REASONS", "NOTED", "RowProblem"]
 
 DROPPED: dict[str, str] = {
     "bad_type": "a column is absent, null or of the wrong type",
     "bad_label": "label is neither true nor false",
     "bad_grade": "a grade is not a finite number",
+    "repeated_key": "an object names a key twice",
     "no_grade": "the answer has none of the grades that count",
     "no_preference": "the row holds no preference",
     "tie": "neither side is better",
@@ -60,6 +63,13 @@ class RowProblem(Exception):
         self.reason = reason
         self.detail = detail
         self.remedy = remedy
+        self.line: int | None = None
+
+    def at(self, line: int | None) -> Self:
+        """The same problem, found on a line of the file, from 1; None where rows have no lines."""
+        self.line = self.line or line
+        return self
 
     def __str__(self) -> str:
-        return f"{self.detail}; {self.remedy}"
+        place = "" if self.line is None else f"line {self.line}: "
+        return f"{place}{self.detail}; {self.remedy}"

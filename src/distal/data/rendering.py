@@ -14,7 +14,7 @@ from distal.errors import DataError, ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Rendered", "Spans", "render"]
+__all__ = ["Rendered", "Spans", "prompt_as_text", "render"]
 
 Spans = tuple[Span, ...] | None
 """Stretches of a whole text that are scored; None for everything behind the prompt."""
@@ -94,6 +94,18 @@ def render(
             "see what the template leaves out (thoughts, say), or remove the row",
         )
     return Rendered(source_row, prompt, completions, row.desirable, True, remarks, found)
+
+
+def prompt_as_text(tokenizer: PreTrainedTokenizerBase, row: Preference) -> str:
+    """A prompt as it stands before an answer: plain text as it is, messages up to where the assistant's turn begins.
+
+    Raises:
+        ModelError: the tokenizer's chat template is not valid Jinja.
+        RowProblem: it refuses these roles or contents.
+    """
+    if isinstance(row.prompt, str):
+        return row.prompt
+    return _Writer(tokenizer, row, "the prompt").write(row.prompt, generate=True)
 
 
 def _plain_spans(prompt: str, completion: str, loss_on: LossOn) -> Spans:

@@ -8,7 +8,6 @@ ends, however it ends.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from distal.caching.rows import ABOUT as _ABOUT
+from distal.caching.rows import ROWS as _ROWS
+from distal.caching.rows import about_digest as _digest
 from distal.data.identity import file_digest
 from distal.data.store import RowStore
 from distal.errors import CacheError, OutputError
@@ -34,8 +36,6 @@ except ImportError:  # Windows: two processes may do the same work, and one of t
 __all__ = ["RowCache"]
 
 logger = logging.getLogger(__name__)
-
-_ROWS, _ABOUT = "rows.arrow", "about.json"
 
 
 class RowCache:
@@ -104,6 +104,8 @@ class RowCache:
                 raise ValueError(f"{_ABOUT} belongs to something else")
             if file_digest(path / _ROWS) != about["rows"]:
                 raise ValueError(f"the checksum of {_ROWS} differs")
+            with suppress(OSError):
+                os.utime(path / _ABOUT)  # `distal cache prune` asks when it was last used
             return RowStore.open(path / _ROWS), about["known"]
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise CacheError(
@@ -178,8 +180,3 @@ class RowCache:
         except OSError:
             return False
         return True
-
-
-def _digest(known: Mapping[str, Any], rows: str, key: str) -> str:
-    content = json.dumps([known, rows, key], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()

@@ -249,6 +249,9 @@ def _write_results(result: DemoResult) -> None:
     plot_reward_quantiles({"before": result.before, "after": result.after}, folder / "reward_quantiles.png")
     page = samples_page(result.generations_before, result.generations_after, result.judge_accuracy)
     write_atomically(folder / "samples.md", page.encode())
+    for stage, part in (("before", result.generations_before), ("after", result.generations_after)):
+        records = json.dumps(part.records(stage), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(folder / "generations" / f"{stage}.json", records.encode())
     summary = json.dumps(result.summary(), indent=2, allow_nan=False) + "\n"
     write_atomically(folder / "summary.json", summary.encode())
 
@@ -269,9 +272,10 @@ def _tell(result: DemoResult, console: Console) -> None:
         console,
         f"\n{result.seconds:.0f} s. Where to look:\n"
         f"  {folder}/reward_quantiles.png   reward quantiles of liked and disliked snippets\n"
-        f"  {folder}/samples.md             samples before and after\n"
+        f"  {folder}/samples.md             samples before and after; generations/ holds all of them\n"
         f"  {folder}/dominance.json         the certificate in full; summary.json in short\n"
         f"  {folder}/reference, aligned     both models, for AutoModelForCausalLM\n"
         f"  {folder}/align.yaml             the same alignment for `distal align --config`\n"
-        f"  tensorboard --logdir {folder}/tensorboard",
+        f"  tensorboard --logdir {folder}/tensorboard\n"
+        f"  distal report {folder}          all of it on one page",
     )

@@ -36,6 +36,17 @@ class Generations:
         """The texts with the judge's verdicts."""
         return cls(texts, (judge.log_odds(texts) > 0).tolist(), temperature)
 
+    def records(self, generator: str) -> list[dict[str, str]]:
+        """The texts as AlpacaEval's list of outputs, as `distal report` reads it.
+
+        Args:
+            generator: name of the model.
+        """
+        return [
+            {"instruction": "", "output": text, "generator": generator, "dataset": "film reviews"}
+            for text in self.texts
+        ]
+
     @property
     def share_liked(self) -> float:
         """Share that the judge calls positive."""

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from distal.errors import DataError
 from distal.evaluation.certificate import CertificateOptions, check_options, dominance_certificate
 from distal.evaluation.records import DominanceCertificate
+from distal.evaluation.scored import RowFacts, ScoredRows
+from distal.evaluation.slices import Attributes
 from distal.scoring import Layout, Reference, choose_layout, compute_dtype, score_dataset, score_noise
-from distal.types import RowSource, TokenRow
+from distal.types import RowSource
 
-__all__ = ["certificate_from_scores", "evaluate_dominance"]
+__all__ = ["certificate_from_scores", "certify_rows", "evaluate_dominance", "score_rows"]
 
 
-def evaluate_dominance(
+def evaluate_dominance(  # noqa: PLR0913 - what is scored, how fast, and what is asked
     model: nn.Module,
     reference: nn.Module | Reference | None,
     dataset: RowSource,
@@ -30,6 +32,10 @@ def evaluate_dominance(
     autocast_dtype: torch.dtype | None = None,
     progress: bool = True,
     shared: bool = False,
+    attributes: Mapping[str, ArrayLike] | None = None,
+    by_prompt: bool = True,
+    slice_by: Sequence[str] = (),
+    length_controlled: bool = False,
     **options: Unpack[CertificateOptions],
 ) -> DominanceCertificate:
     """Score held-out preferences under a model and its reference, and state whether dominance was reached.
@@ -45,7 +51,11 @@ def evaluate_dominance(
         autocast_dtype: mixed precision for both models, None for their own type.
         progress: whether to show progress bars.
         shared: share the forward passes out over the ranks; then all of them must call this.
-        **options: `confidence`, `resamples`, `seed`, `threshold` of `dominance_certificate`.
+        attributes: further attributes for slices: name -> one value per unit (pair or sample).
+        by_prompt: whether rows of one prompt are resampled together, as they should be.
+        slice_by: `completion_length`, `prompt_length`, or names of `attributes`; `:N` behind a name makes N bins.
+        length_controlled: whether to add the comparison at equal completion lengths.
+        **options: `confidence`, `resamples`, `seed`, `threshold`, `order` of `dominance_certificate`.
 
     Returns:
         The certificate; for paired data with the margin view.
@@ -56,10 +66,40 @@ def evaluate_dominance(
         ConfigError: an option out of range, before anything is scored.
     """
     check_options(**options)
+    rows = score_rows(
+        model,
+        reference,
+        dataset,
+        tokens_per_batch=tokens_per_batch,
+        layout=layout,
+        autocast_dtype=autocast_dtype,
+        progress=progress,
+        shared=shared,
+        attributes=attributes,
+    )
+    return certify_rows(
+        rows, by_prompt=by_prompt, slice_by=slice_by, length_controlled=length_controlled, **options
+    )
+
+
+def score_rows(  # noqa: PLR0913 - what is scored, and how fast
+    model: nn.Module,
+    reference: nn.Module | Reference | None,
+    dataset: RowSource,
+    *,
+    tokens_per_batch: int = 8192,
+    layout: Layout | str = "auto",
+    autocast_dtype: torch.dtype | None = None,
+    progress: bool = True,
+    shared: bool = False,
+    attributes: Mapping[str, ArrayLike] | None = None,
+) -> ScoredRows:
+    """Score every row under a model and its reference; arguments and errors as of `evaluate_dominance`."""
     if not len(dataset):
         raise DataError(
             "the held-out data set is empty, so there is nothing to evaluate; give it at least 2 rows"
         )
+    facts = RowFacts.of(dataset)
 
     def scores_of(scored: nn.Module, name: str, layout: Layout) -> NDArray[Any]:
         label = f"scoring the {name}" if progress else None
@@ -78,16 +118,50 @@ def evaluate_dominance(
             models = [model] if active is None or active is model else [model, active]
             layout = choose_layout(layout, models, autocast_dtype=autocast_dtype)
         known = active is None
-        reference_scores = (
-            _known_reference_scores(dataset) if known else scores_of(active, "reference", layout)
-        )
-    desirable, scored_lengths = _labels_and_lengths(dataset)
-    return certificate_from_scores(
+        reference_scores = _known_reference_scores(facts) if known else scores_of(active, "reference", layout)
+    return ScoredRows.of(
+        dataset,
+        facts,
         scores_of(model, "policy", layout),
         reference_scores,
-        desirable,
-        paired=dataset.kind == "paired",
-        noise=score_noise(compute_dtype(model, autocast_dtype), scored_lengths),
+        noise=score_noise(compute_dtype(model, autocast_dtype), facts.completion_lengths),
+        attributes=attributes,
+    )
+
+
+def certify_rows(
+    rows: ScoredRows,
+    *,
+    by_prompt: bool = True,
+    slice_by: Sequence[str] = (),
+    length_controlled: bool = False,
+    **options: Unpack[CertificateOptions],
+) -> DominanceCertificate:
+    """A dominance certificate from scored rows.
+
+    Args:
+        rows: the scores, with what is known of each row.
+        by_prompt: whether rows of one prompt are resampled together.
+        slice_by: attributes that the data is cut by; see `ScoredRows.slices_by`.
+        length_controlled: whether to add the comparison at equal completion lengths.
+        **options: `confidence`, `resamples`, `seed`, `threshold`, `order` of `dominance_certificate`.
+
+    Raises:
+        DataError: only one label is present, or a score is missing.
+        ConfigError: an option out of range, or an attribute that is not there.
+    """
+    both = bool(rows.desirable.any()) and not bool(rows.desirable.all())
+    # All rows may share one prompt, as with data that has none: then there is nothing to keep together.
+    together = by_prompt and both and np.unique(rows.prompts).size > 1
+    return certificate_from_scores(
+        rows.policy,
+        rows.reference,
+        rows.desirable,
+        paired=rows.kind == "paired",
+        noise=rows.noise,
+        clusters=rows.clusters() if together else None,
+        lengths=rows.lengths() if length_controlled else None,
+        attributes=rows.slices_by(slice_by) if slice_by else None,
         **options,
     )
 
@@ -99,6 +173,9 @@ def certificate_from_scores(
     *,
     paired: bool,
     noise: NDArray[np.float64] | None = None,
+    clusters: object = None,
+    lengths: tuple[ArrayLike, ArrayLike] | None = None,
+    attributes: Attributes | None = None,
     **options: Unpack[CertificateOptions],
 ) -> DominanceCertificate:
     """A dominance certificate from scores that are already known.
@@ -113,7 +190,10 @@ def certificate_from_scores(
         paired: whether the rows alternate chosen, rejected, chosen, rejected, ...
         noise: rounding of each score, nats, shape (rows,), as `distal.scoring.score_noise` knows it; None for
             scores that are exact.
-        **options: `confidence`, `resamples`, `seed`, `threshold` of `dominance_certificate`.
+        clusters: as in `dominance_certificate`.
+        lengths: as in `dominance_certificate`.
+        attributes: as in `dominance_certificate`.
+        **options: `confidence`, `resamples`, `seed`, `threshold`, `order` of `dominance_certificate`.
 
     Returns:
         The certificate; for paired data with the margin view.
@@ -148,7 +228,14 @@ def certificate_from_scores(
     rewards = policy - reference
     margins = (policy[0::2] - policy[1::2], reference[0::2] - reference[1::2]) if paired else None
     return dominance_certificate(
-        rewards[desirable], rewards[~desirable], paired=paired, margins=margins, **options
+        rewards[desirable],
+        rewards[~desirable],
+        paired=paired,
+        margins=margins,
+        clusters=clusters,
+        lengths=lengths,
+        attributes=attributes,
+        **options,
     )
 
 
@@ -161,23 +248,9 @@ def _active(
     return reference.active()
 
 
-def _rows(dataset: RowSource) -> Iterator[TokenRow]:
-    """Rows one after another, never all of them at a time."""
-    return (row for index in range(len(dataset)) for row in dataset[index])
-
-
-def _labels_and_lengths(dataset: RowSource) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Of each row whether it is preferred, and how many of its tokens are scored; (rows,) each."""
-    known: Any = dataset  # a data set on disk knows both without reading its rows
-    if hasattr(known, "desirable") and hasattr(known, "scored_lengths"):
-        return known.desirable, known.scored_lengths
-    found = np.array([(row.desirable, row.scored_length) for row in _rows(dataset)], dtype=np.int64)
-    return found[:, 0].astype(np.bool_), found[:, 1]
-
-
-def _known_reference_scores(dataset: RowSource) -> NDArray[np.float64]:
+def _known_reference_scores(facts: RowFacts) -> NDArray[np.float64]:
     """The reference scores that the rows carry."""
-    scores = np.array([row.reference_score for row in _rows(dataset)], dtype=np.float64)
+    scores = facts.reference
     missing = int(np.isnan(scores).sum())
     if missing:
         raise DataError(

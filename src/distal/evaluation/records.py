@@ -5,19 +5,38 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from distal.errors import DataError
 from distal.evaluation.files import write_atomically
+from distal.evaluation.parts import LengthBalance, RatioTest, RunComparison, SecondOrder, Slices
 from distal.evaluation.verdict import FEWEST_SAMPLES, Decision, Evidence, decide, describe
 from distal.types import DataKind
 
-__all__ = ["SCHEMA", "DominanceCertificate", "LawComparison", "QuantileCurves"]
+__all__ = [
+    "SCHEMA",
+    "SET_SCHEMA",
+    "CertificateSet",
+    "DominanceCertificate",
+    "LawComparison",
+    "LengthControl",
+    "QuantileCurves",
+    "json_text",
+]
 
-SCHEMA = "distal.dominance/1"
+SCHEMA = "distal.dominance/2"
 """Name and version of the JSON form; the number rises when a key changes its meaning or goes away."""
+
+READABLE = (SCHEMA, "distal.dominance/1")
+"""Versions that can be read: the first lacks tests, second order, clusters, lengths and slices."""
+
+SET_SCHEMA = "distal.dominance-set/1"
+"""The JSON form of several certificates of one data set, with comparisons between them."""
 
 Interval = tuple[float, float]
 
@@ -54,7 +73,8 @@ class LawComparison:
     """How far the law of u dominates that of v, to first order.
 
     Attributes:
-        samples: size of the smaller side.
+        samples: independent samples on the smaller side: its size, or its number of prompts where several rows
+            share one, or what its weighted samples are worth.
         violation_ratio: `int (Q_V - Q_U)_+^2 / int (Q_V - Q_U)^2` in [0, 1]; None where the laws coincide.
         violation_ratio_ci: bootstrap interval of the ratio; None where undefined.
         undefined_reason: why the ratio is undefined; None where it is not.
@@ -64,6 +84,8 @@ class LawComparison:
         curves: both quantile curves and the band of their gap.
         confidence: confidence of every interval and of the pointwise band.
         threshold: largest violation ratio that counts as almost dominance.
+        test: whether the ratio is below the threshold; None where undefined.
+        second_order: the same questions of integrated quantiles; None where they were not asked.
     """
 
     samples: int
@@ -76,6 +98,8 @@ class LawComparison:
     curves: QuantileCurves
     confidence: float
     threshold: float
+    test: RatioTest | None = None
+    second_order: SecondOrder | None = None
 
     @property
     def decision(self) -> Decision:
@@ -89,7 +113,20 @@ class LawComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is undefined is None."""
-        return asdict(self) | {"decision": self.decision, "verdict": self.verdict}
+        return asdict(self) | self._words()
+
+    def _words(self) -> dict[str, Any]:
+        """What follows from the numbers: decisions, sentences, and whether the intervals can be believed."""
+        words: dict[str, Any] = {
+            "decision": self.decision,
+            "verdict": self.verdict,
+            "intervals_reliable": self.samples >= FEWEST_SAMPLES,
+        }
+        second = self.second_order
+        if second is not None:
+            said = {"decision": second.decision, "verdict": second.verdict(*self._names())}
+            words["second_order"] = asdict(second) | said
+        return words
 
     def _names(self) -> tuple[str, str]:
         return "policy margins", "reference margins"
@@ -104,6 +141,24 @@ class LawComparison:
             confidence=self.confidence,
             threshold=self.threshold,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthControl(LawComparison):
+    """The comparison of preferred and other rewards at equal lengths; see `distal.evaluation.lengths`.
+
+    Attributes:
+        auc: P(reward of preferred > reward of other) of the weighted laws, ties counting half.
+        auc_ci: bootstrap interval of the former.
+        balance: the strata, and mean lengths before and after.
+    """
+
+    auc: float
+    auc_ci: Interval
+    balance: LengthBalance
+
+    def _names(self) -> tuple[str, str]:
+        return "preferred rewards at equal lengths", "other rewards"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +177,9 @@ class DominanceCertificate(LawComparison):
         margins: the paired view, policy margins against reference margins; None where they were not given.
         resamples: bootstrap resamples.
         seed: seed of the resamples.
+        clusters: prompts that were resampled as wholes; None where no two rows (or pairs) share one.
+        length_controlled: the comparison at equal lengths; None where it was not asked for.
+        slices: the parts of the data; None where there are none.
     """
 
     kind: DataKind
@@ -135,6 +193,9 @@ class DominanceCertificate(LawComparison):
     margins: LawComparison | None
     resamples: int
     seed: int
+    clusters: int | None = None
+    length_controlled: LengthControl | None = None
+    slices: Slices | None = None
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -156,40 +217,41 @@ class DominanceCertificate(LawComparison):
         """Cautions about how far the numbers can be trusted."""
         if self.samples >= FEWEST_SAMPLES:
             return ()
-        return (f"only {self.samples} samples on a side: below {FEWEST_SAMPLES}, intervals are too narrow",)
+        what = "prompts" if self.samples < min(self.n_preferred, self.n_other) else "samples"
+        return (f"only {self.samples} {what} on a side: below {FEWEST_SAMPLES}, intervals are too narrow",)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with a `schema` version; what is undefined is None, never NaN."""
-        margins = None if self.margins is None else self.margins.to_dict()
-        words = {"decision": self.decision, "verdict": self.verdict, "notes": list(self.notes)}
-        return {"schema": SCHEMA} | asdict(self) | {"margins": margins} | words
+        views = {
+            "margins": None if self.margins is None else self.margins.to_dict(),
+            "length_controlled": None if self.length_controlled is None else self.length_controlled.to_dict(),
+        }
+        return {"schema": SCHEMA} | asdict(self) | views | self._words() | {"notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The certificate that `to_dict` came from; verdict and notes follow from the numbers again.
 
         Args:
-            content: what `to_dict` returned, possibly through JSON.
+            content: what `to_dict` returned, possibly through JSON, in this version or an earlier one.
 
         Raises:
-            DataError: another schema, or a missing key.
+            DataError: another schema, or a key that is missing or of the wrong type.
         """
-        if content.get("schema") != SCHEMA:
+        if content.get("schema") not in READABLE:
             raise DataError(
-                f"not a dominance certificate of this version: its schema is {content.get('schema')!r}, "
+                f"not a dominance certificate of a known version: its schema is {content.get('schema')!r}, "
                 f"expected {SCHEMA!r}; evaluate again to renew it"
             )
         try:
-            margins = content["margins"]
-            values = _field_values(cls, content)
-            values["margins"] = (
-                None if margins is None else LawComparison(**_field_values(LawComparison, margins))
-            )
-        except (KeyError, TypeError) as error:
+            return _adapter(cls).validate_python(dict(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            what = repr(place) if first["type"] == "missing" else f"{place}: {first['msg']}"
             raise DataError(
-                f"the dominance certificate is incomplete: {error}; evaluate again to renew it"
+                f"the dominance certificate is incomplete: {what}; evaluate again to renew it"
             ) from error
-        return cls(**values)
 
     def save(self, path: str | Path) -> Path:
         """Write the certificate as JSON, atomically.
@@ -203,28 +265,74 @@ class DominanceCertificate(LawComparison):
         Raises:
             OutputError: the file cannot be written.
         """
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
-        return write_atomically(path, (_NUMBER_LIST.sub(_on_one_line, text) + "\n").encode())
+        return write_atomically(path, json_text(self.to_dict()).encode())
 
     def _names(self) -> tuple[str, str]:
         return "preferred rewards", "other rewards"
 
 
-def _field_values(record: type[LawComparison], content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record from its JSON form: lists become tuples again."""
-    values = {field.name: _frozen(content[field.name]) for field in fields(record)}
-    curves = content["curves"]
-    values["curves"] = QuantileCurves(
-        **{field.name: tuple(curves[field.name]) for field in fields(QuantileCurves)}
-    )
-    return values
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateSet:
+    """Certificates of several runs on the same rows.
+
+    Attributes:
+        certificates: name of the run -> its certificate.
+        comparisons: every run against every other, in both directions; empty where that was not asked for.
+    """
+
+    certificates: Mapping[str, DominanceCertificate]
+    comparisons: tuple[RunComparison, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with a `schema` version."""
+        return {
+            "schema": SET_SCHEMA,
+            "certificates": {name: one.to_dict() for name, one in self.certificates.items()},
+            "comparisons": [one.to_dict() for one in self.comparisons],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The set that `to_dict` came from.
+
+        Raises:
+            DataError: another schema, or a key that is missing or of the wrong type.
+        """
+        if content.get("schema") != SET_SCHEMA:
+            raise DataError(
+                f"not a set of dominance certificates: its schema is {content.get('schema')!r}, expected "
+                f"{SET_SCHEMA!r}"
+            )
+        try:
+            comparisons = _adapter(tuple[RunComparison, ...]).validate_python(content["comparisons"])
+            named = dict(content["certificates"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the set of dominance certificates is incomplete: {error}") from error
+        return cls(
+            certificates={name: DominanceCertificate.from_dict(one) for name, one in named.items()},
+            comparisons=comparisons,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the set as JSON, atomically.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        return write_atomically(path, json_text(self.to_dict()).encode())
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """A record as JSON whose lists of numbers stand on one line each."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    return _NUMBER_LIST.sub(_on_one_line, text) + "\n"
+
+
+@cache
+def _adapter(record: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
 
 
 def _on_one_line(found: re.Match[str]) -> str:
     """A list of numbers without its line breaks, so that a certificate can be read at a glance."""
     return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
-
-
-def _frozen(value: object) -> object:
-    """Lists as tuples, everything else unchanged."""
-    return tuple(cast(list[object], value)) if isinstance(value, list) else value

@@ -3,7 +3,8 @@
 The rule, in the order in which it is applied, for confidence c (0.95) and threshold e (0.25):
 
 1. **undefined** where the two distributions coincide: the violation ratio is 0/0.
-2. **not supported** where a side holds fewer than 20 samples: bootstrap intervals from so few are too narrow.
+2. **not supported** where a side holds fewer than 20 independent samples (prompts, where several share one): bootstrap
+   intervals from so few are too narrow.
 3. **not supported** unless the upper end of the violation ratio's c-interval is below e.
 4. **dominance** if moreover the lower edge of the quantile gap's pointwise c-band is above zero at every
    level from 1 % to 99 %. Non-dominance is rejected only if it is rejected at each level, so this joint
@@ -80,13 +81,14 @@ def decide(evidence: Evidence) -> Decision:
     return "dominance" if min(evidence.gap_low) > 0 else "almost_dominance"
 
 
-def describe(evidence: Evidence, u: str, v: str) -> str:
+def describe(evidence: Evidence, u: str, v: str, *, curve: str | None = None) -> str:
     """The decision in one sentence.
 
     Args:
         evidence: ratio, interval, band and sample size.
         u: name of the distribution that is to dominate, a plural such as "preferred rewards".
         v: name of the distribution to be dominated.
+        curve: what is compared at each level, if not plain quantiles: "integrated quantiles".
 
     Returns:
         A sentence with the numbers that it rests on.
@@ -94,18 +96,19 @@ def describe(evidence: Evidence, u: str, v: str) -> str:
     decision = decide(evidence)
     if decision == "undefined":
         return f"Dominance undefined: {evidence.undefined_reason}, so the violation ratio is 0/0."
+    inside = "" if curve is None else f" in {curve}"
     ratio = f"violation ratio {format_ratio(evidence.violation_ratio)}"
     interval = f"{_percent(evidence.confidence)} interval {format_interval(evidence.violation_ratio_ci)}"
     if decision == "dominance":
         return (
-            f"Dominance supported: {u} exceed {v} at every level from 1 % to 99 % "
+            f"Dominance supported: {u} exceed {v}{inside} at every level from 1 % to 99 % "
             f"({_percent(evidence.confidence)} band), {ratio}, {interval}."
         )
     if decision == "almost_dominance":
         sure = sum(low > 0 for low in evidence.gap_low)
         return (
             f"Almost dominance: {ratio}, {interval}, below the threshold {evidence.threshold:g}; with "
-            f"{_percent(evidence.confidence)} confidence {u} exceed {v} at {sure} of "
+            f"{_percent(evidence.confidence)} confidence {u} exceed {v}{inside} at {sure} of "
             f"{len(evidence.gap_low)} levels only."
         )
     return f"Dominance not supported: {ratio}, {interval}{_obstacle(evidence, u, v)}."

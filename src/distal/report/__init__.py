@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from distal.report.terminal import certificate_table
+from distal.report.terminal import certificate_table, certificate_tables
 
-__all__ = ["certificate_table"]
+__all__ = ["certificate_table", "certificate_tables"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from distal.caching import ScoreCache, default_cache_dir
 from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
-from distal.scoring.cache import ScoreCache, default_cache_dir
+from distal.scoring.cached import CachedScores
 from distal.scoring.choosing import LAYOUT_NAMES, LayoutName, choose_layout, why_padded
-from distal.scoring.dataset import DatasetRows, autocast, score_dataset, score_row_list
+from distal.scoring.dataset import DatasetRows, Passes, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
 from distal.scoring.layouts import PACKED, PADDED, PREFIX_SHARED, LaidOutBatch, Layout, PrefixShared, pad_rows
 from distal.scoring.logprobs import mean_token_entropy, score_rows, token_log_probs, unwrap, weighted_score
@@ -16,6 +17,7 @@ from distal.scoring.reference import (
     FrozenModel,
     InitialPolicy,
     Reference,
+    cached_scores,
     choose_reference,
     reference_scores,
 )
@@ -28,16 +30,19 @@ __all__ = [
     "PREFIX_SHARED",
     "AdapterOff",
     "AdapterSnapshot",
+    "CachedScores",
     "DatasetRows",
     "FrozenModel",
     "InitialPolicy",
     "LaidOutBatch",
     "Layout",
     "LayoutName",
+    "Passes",
     "PrefixShared",
     "Reference",
     "ScoreCache",
     "autocast",
+    "cached_scores",
     "choose_layout",
     "choose_reference",
     "collective_device",

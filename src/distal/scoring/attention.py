@@ -38,6 +38,7 @@ __all__ = [
     "has_varlen_kernel",
     "is_flash",
     "is_known",
+    "needs_padding_mask",
     "unwrap",
 ]
 
@@ -190,6 +191,26 @@ def is_known(model: nn.Module) -> bool:
 def is_flash(model: nn.Module) -> bool:
     """Whether a model's attention is FlashAttention as transformers calls it."""
     return attention_name(unwrap(model)).startswith(_FLASH)
+
+
+def needs_padding_mask(model: nn.Module) -> bool:
+    """Whether padding on the right must be masked for the scores of the tokens before it to be right.
+
+    Where all attention is causal, no token sees what comes after it, and the mask is left out: kernels that are causal
+    by themselves are faster, and no token of the padding is left without anything to read. (Where a window holds
+    nothing but padding, softmax over nothing can be NaN, which the next layer multiplies by zero and adds.)
+    FlashAttention drops padding by the mask, and models that carry a state are left as their authors wrote them.
+    """
+    inner: Any = unwrap(model)
+    base: Any = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    causal = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
+    return not (
+        bool(causal)
+        and all(found is True for found in causal)
+        and is_known(model)
+        and getattr(base, "_supports_attention_backend", False)
+        and not getattr(base, "_is_stateful", False)
+    )
 
 
 def attend_varlen(

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distal.errors import DataError
 from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
 from distal.scoring.segments import Segments
 from distal.scoring.targets import ids_of, scored_only, stretches, targets_of
@@ -50,7 +51,7 @@ class LaidOutBatch:
     """Rows laid out for one forward pass.
 
     Attributes:
-        input_ids: (B, T) token ids; the id at padded places is arbitrary and never read, because masks go by length.
+        input_ids: (B, T) token ids; the id at padded places is arbitrary, and no token of a row reads it.
         attention_mask: (B, T) True where a token stands; None where one stands everywhere.
         position_ids: (B, T) position of each token in its sequence; None where the model's own count is right.
         segments: what stands in the one row (B = 1) and who reads whom; None where every row is a sequence.
@@ -123,7 +124,7 @@ class Padded:
 
     def lay_out(self, rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
         """See `Layout`."""
-        _refuse_none(rows)
+        _check(rows)
         input_ids = torch.nn.utils.rnn.pad_sequence([ids_of(row) for row in rows], batch_first=True)
         width = input_ids.shape[1]
         lengths = torch.tensor([len(row.input_ids) for row in rows])
@@ -167,7 +168,7 @@ class Packed:
 
     def lay_out(self, rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
         """See `Layout`."""
-        _refuse_none(rows)
+        _check(rows)
         lengths = [len(row.input_ids) for row in rows]
         starts = [end - row.completion_length - 1 for end, row in zip(accumulate(lengths), rows, strict=True)]
         return _in_one_row(
@@ -214,7 +215,7 @@ class PrefixShared:
 
     def lay_out(self, rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
         """See `Layout`."""
-        _refuse_none(rows)
+        _check(rows)
         tokens: list[Tensor] = []
         parents: list[int] = []
         starts, counts = [0] * (2 * len(rows)), [0] * (2 * len(rows))
@@ -316,11 +317,7 @@ PREFIX_SHARED = PrefixShared()
 
 
 def pad_rows(rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
-    """Lay rows out as one padded batch.
-
-    Args:
-        rows: R >= 1 rows.
-        device: where the tensors are put.
+    """Lay R >= 1 rows out as one padded batch on a device.
 
     Example:
         >>> from distal.types import TokenRow
@@ -349,9 +346,15 @@ def _in_one_row(
     )
 
 
-def _refuse_none(rows: Sequence[TokenRow]) -> None:
+def _check(rows: Sequence[TokenRow]) -> None:
     if not rows:
         raise ValueError("a layout needs at least one row")
+    for row in rows:
+        if not 1 <= row.prompt_length < len(row.input_ids):
+            raise DataError(
+                f"row {row.source_row}: {row.prompt_length} of {len(row.input_ids)} tokens are its prompt; prompt and "
+                "completion need a token each. Begin with the begin-of-text token, or leave the row out."
+            )
 
 
 def _prompt(row: TokenRow) -> bytes:

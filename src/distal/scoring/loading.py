@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_finite_weights", "check_vocabulary", "is_adapter", "load_model", "load_tokenizer"]
+__all__ = [
+    "check_finite_weights",
+    "check_vocabulary",
+    "is_adapter",
+    "load_model",
+    "load_reward_model",
+    "load_tokenizer",
+]
 
 _DTYPES = {
     "auto": "auto",
@@ -85,6 +92,47 @@ def load_model(
     model: Any = _load_base(source, _DTYPES[dtype], settings)
     if adapter is not None:
         model = _with_adapter(model, str(adapter), trainable)
+    check_finite_weights(model, str(name_or_path))
+    return model.eval()
+
+
+def load_reward_model(
+    name_or_path: str | Path, *, dtype: str = "auto", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Loads a sequence-classification model with one output, which is the reward of a text.
+
+    Only safetensors files are read. The weights are checked for NaN and infinity.
+
+    Raises:
+        ModelError: the model is missing, has another head or several outputs, or is not stored as safetensors.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    if dtype not in _DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}.")
+    source = _locate(name_or_path, "reward model")
+    _check_files(
+        source, ("model*.safetensors*",), ("pytorch_model*.bin*", "*.pt", "*.pth"), "save_pretrained(folder)"
+    )
+    with _translated("reward model", source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        # With output_loading_info it returns a pair, which its annotation does not say.
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            config=config,
+            dtype=_DTYPES[dtype],
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing or config.num_labels != 1:
+        what = f"its files lack {missing[0]}" if missing else f"it has {config.num_labels} outputs"
+        raise ModelError(
+            f"{source} is no reward model: {what}. It should be a sequence-classification model with one output "
+            "(num_labels = 1), saved with its head."
+        )
     check_finite_weights(model, str(name_or_path))
     return model.eval()
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from distal.errors import ModelError
-from distal.scoring.attention import attending_to, unwrap
+from distal.scoring.attention import attending_to, needs_padding_mask, unwrap
 from distal.scoring.head import (
     LogitTransform,
     head_log_probs,
@@ -162,8 +162,9 @@ def _weights_of_tokens(batch: LaidOutBatch, weights: Tensor) -> Tensor:
 
 def _forward(model: nn.Module, batch: LaidOutBatch) -> Any:
     if batch.segments is None:
-        # Without padding a plain causal mask does; passing none lets the model take its fastest attention kernel.
-        mask = None if batch.attention_mask is None else batch.attention_mask.long()
+        # Without a mask the model takes its fastest attention kernel.
+        padded = batch.attention_mask is not None and needs_padding_mask(model)
+        mask = cast(Tensor, batch.attention_mask).long() if padded else None
         return model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)
     with attending_to(model, batch.segments) as given:
         return model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **given)

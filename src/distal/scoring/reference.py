@@ -12,7 +12,7 @@ The last three need no second model in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from distal.errors import CacheError, ModelError
+from distal.caching import ScoreCache, default_cache_dir
+from distal.errors import ModelError
 from distal.scoring.attention import attention_name
-from distal.scoring.cache import ScoreCache, default_cache_dir
-from distal.scoring.dataset import DEFAULT_TOKENS_PER_BATCH, score_dataset
+from distal.scoring.cached import CachedScores, score_through_cache
+from distal.scoring.dataset import DEFAULT_TOKENS_PER_BATCH, Passes
 from distal.scoring.fingerprint import weights_fingerprint
 from distal.scoring.layouts import PADDED, Layout
-from distal.scoring.sharing import from_first_rank, rank_and_world
 from distal.types import RowSource
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "FrozenModel",
     "InitialPolicy",
     "Reference",
+    "cached_scores",
     "choose_reference",
     "reference_scores",
 ]
@@ -223,51 +224,53 @@ def reference_scores(  # noqa: PLR0913 - most of them say how to compute, and ha
         layout: how rows are laid out in it; the policy's, so that rewards before the first step are zero.
         autocast_dtype: mixed precision; the same as the policy's, or step-0 rewards will not be zero.
         progress: what the progress bar says; None for silence.
-        warn: called with a message when a damaged entry is thrown away and recomputed.
+        warn: called with a message when a damaged shard is thrown away and recomputed.
         shared: share the forward passes out over the ranks, all of which must call this. The first one reads and
             writes the cache, and what it has holds for all.
 
     Returns:
         (n_rows,) nats, unit by unit.
     """
+    how = Passes(
+        tokens_per_batch=tokens_per_batch,
+        layout=layout,
+        autocast_dtype=autocast_dtype,
+        progress=progress,
+        shared=shared,
+    )
+    return cached_scores(reference, dataset, how, cache_dir=cache_dir, warn=warn).scores
+
+
+def cached_scores(
+    reference: Reference | nn.Module,
+    dataset: RowSource,
+    how: Passes,
+    *,
+    cache_dir: str | Path | None = None,
+    about: Mapping[str, str] | None = None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> CachedScores:
+    """`reference_scores`, and where they are from: of any model, and for any purpose.
+
+    Args:
+        reference: a `Reference`, or a model.
+        dataset: tokenised preferences with a `fingerprint`.
+        how: how rows are put through the model where their scores are not known.
+        cache_dir: folder of the score cache; None for `default_cache_dir()`.
+        about: what people want to know who look at the entry of the cache.
+        warn: called with a message when a damaged shard is thrown away and recomputed.
+    """
     if isinstance(reference, nn.Module):
         reference = FrozenModel(reference)
     cache = ScoreCache(cache_dir if cache_dir is not None else default_cache_dir())
-    rows = cast(Any, dataset).fingerprint
-    first = not shared or rank_and_world()[0] == 0
+    told = {"model": reference.description, **(about or {})}
     with reference.active() as model:
-        key = cache.key(
-            weights=reference.fingerprint(),
-            rows=rows,
-            autocast=str(autocast_dtype),
-            device=next(model.parameters()).device.type,
-            attention=attention_name(model),
-            **({} if layout == PADDED else {"layout": layout.name}),
-        )
-        n_rows = len(dataset) * (2 if dataset.kind == "paired" else 1)
-        known = _cached(cache, key, n_rows, warn) if first else None
-        if shared:
-            known = from_first_rank(known, like=np.zeros(n_rows))
-        if known is not None:
-            return known
-        scores = score_dataset(
-            model,
-            dataset,
-            tokens_per_batch=tokens_per_batch,
-            layout=layout,
-            autocast_dtype=autocast_dtype,
-            progress=progress,
-            shared=shared,
-        )
-    if first:
-        cache.save(key, scores, {"rows": rows, "reference": reference.description})
-    return scores
-
-
-def _cached(cache: ScoreCache, key: str, n_rows: int, warn: Callable[[str], None]) -> np.ndarray | None:
-    """The entry of a cache, or None where there is none that can be used."""
-    try:
-        return cache.load(key, n_rows=n_rows)
-    except CacheError as error:
-        warn(f"{error} Computing them again.")
-        return None
+        identity = {
+            "weights": reference.fingerprint(),
+            "rows": cast(Any, dataset).fingerprint,
+            "autocast": str(how.autocast_dtype),
+            "device": next(model.parameters()).device.type,
+            "attention": attention_name(model),
+            "layout": how.layout.name,
+        }
+        return score_through_cache(model, dataset, how, cache=cache, identity=identity, about=told, warn=warn)

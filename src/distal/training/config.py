@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import TrainingArguments
 
-from distal.data.folders import default_cache_dir
+from distal.caching import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
 from distal.data.turns import LOSS_ON, LossOn
@@ -19,10 +19,12 @@ from distal.errors import ConfigError
 from distal.objectives import Objective, get_objective, objective_names
 from distal.objectives.streaming import check_streamable
 from distal.scoring import LAYOUT_NAMES, LayoutName
+from distal.training.best import better_is_greater
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
 from distal.training.refused import REFUSED
+from distal.training.samples import check_sampling
 from distal.training.suggestions import nearest
 
 __all__ = ["AlignmentConfig"]
@@ -184,6 +186,14 @@ class AlignmentConfig(TrainingArguments):
         True, "Guards that watch the run, into health.jsonl: on, off, or a mapping of their thresholds."
     )
 
+    sample_prompts: int = _option(
+        0, "Prompts of the evaluation data that the policy answers at every evaluation, into samples.jsonl."
+    )
+    sample_new_tokens: int | None = _option(None, "sample_prompts: longest answer, tokens (default 64).")
+    sample_temperature: float | None = _option(
+        None, "sample_prompts: temperature of sampling (default 0: the likeliest token each time)."
+    )
+
     # Other defaults than the parent's: one pass over the data and a step size that suits preference training.
     learning_rate: float = _option(1e-6, "Peak learning rate of the optimizer.")
     num_train_epochs: float = _option(1.0, "Passes over the training data.")
@@ -201,7 +211,9 @@ class AlignmentConfig(TrainingArguments):
         self._refuse_unused()
         # The parent computes with these; the batch of a device follows from the global one below.
         self.per_device_train_batch_size = self.per_device_eval_batch_size = 1
+        self.greater_is_better = better_is_greater(self.metric_for_best_model, self.greater_is_better)
         super().__post_init__()
+        check_sampling(self)
         if self.global_batch_size < self.world_size:
             raise ConfigError(
                 f"global_batch_size: {self.global_batch_size} cannot be shared by {self.world_size} processes; "
@@ -286,6 +298,8 @@ class AlignmentConfig(TrainingArguments):
             "reference_tokens_per_batch": 1,
             "dataset_num_proc": 1,
             "stream_capacity": 1,
+            "sample_prompts": 0,
+            "sample_new_tokens": 1,
         }
         for name, least in at_least.items():
             value = getattr(self, name)

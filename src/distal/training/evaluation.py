@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from distal.objectives import Objective
 from distal.scoring import PADDED, DatasetRows, Layout, compute_dtype, score_row_list
-from distal.training.batch import local_batch, without_rounding
-from distal.training.metrics import batch_metrics
+from distal.training.batch import ScoredBatch, local_batch, without_rounding
+from distal.training.metrics import batch_metrics, undefined_metrics
 from distal.types import RowSource
 
-__all__ = ["evaluate_whole_set"]
+__all__ = ["Evaluation", "evaluate_whole_set"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A data set as it was last evaluated.
+
+    Attributes:
+        metrics: `loss`, and the names of `batch_metrics`.
+        undefined: metrics that have no value, such as the violation ratio before the first step.
+        batch: the scores of all rows; rewards are exactly zero where all are zero to rounding.
+        dataset: the data set.
+    """
+
+    metrics: dict[str, float]
+    undefined: tuple[str, ...]
+    batch: ScoredBatch
+    dataset: RowSource
 
 
 def evaluate_whole_set(
@@ -23,7 +42,7 @@ def evaluate_whole_set(
     layout: Layout = PADDED,
     autocast_dtype: torch.dtype | None = None,
     progress: str | None = None,
-) -> dict[str, float]:
+) -> Evaluation:
     """Loss and metrics of a data set with reference scores; ranks share the forward passes.
 
     Args:
@@ -36,7 +55,7 @@ def evaluate_whole_set(
         progress: what the progress bar says; None for silence.
 
     Returns:
-        `loss`, and the names of `batch_metrics`.
+        Metrics, with the scores that they come from.
     """
     rows = DatasetRows(dataset)
     scores = score_row_list(
@@ -51,4 +70,5 @@ def evaluate_whole_set(
     batch = local_batch(dataset.kind, rows, torch.from_numpy(scores))
     loss = objective(batch.sequence_scores()).loss.item()
     batch = without_rounding(batch, compute_dtype(model, autocast_dtype))
-    return {"loss": loss, **batch_metrics(batch, objective)}
+    metrics = batch_metrics(batch, objective)
+    return Evaluation({"loss": loss, **metrics}, undefined_metrics(metrics), batch, dataset)

@@ -16,7 +16,9 @@ from distal.objectives import Objective, SequenceScores
 from distal.training.batch import ScoredBatch
 from distal.transport import violation_ratio
 
-__all__ = ["batch_metrics", "defined", "ranking_auc", "score_metrics"]
+__all__ = ["batch_metrics", "defined", "ranking_auc", "score_metrics", "undefined_metrics"]
+
+_SOMETIMES_UNDEFINED = ("dominance/violation_ratio",)
 
 
 def batch_metrics(batch: ScoredBatch, objective: Objective) -> dict[str, float]:
@@ -51,6 +53,16 @@ def score_metrics(scores: SequenceScores) -> dict[str, float]:
     if scores.paired:
         metrics["rewards/accuracies"] = _half_ties(chosen - rejected).mean().item()
     return defined(metrics)
+
+
+def undefined_metrics(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Metrics of dominance that a batch has no value of, as before the first step.
+
+    Example:
+        >>> undefined_metrics({"dominance/auc": 0.5})
+        ('dominance/violation_ratio',)
+    """
+    return tuple(name for name in _SOMETIMES_UNDEFINED if name not in metrics)
 
 
 def defined(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:

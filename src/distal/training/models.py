@@ -10,7 +10,31 @@ from torch import nn
 
 from distal.errors import ConfigError
 
-__all__ = ["add_adapter", "disable_dropout", "has_dropout", "resolve_model"]
+__all__ = ["add_adapter", "disable_dropout", "has_dropout", "policy_and_reference", "resolve_model"]
+
+
+def policy_and_reference(
+    model: str | Path | nn.Module,
+    ref_model: str | Path | nn.Module | None,
+    peft_config: Any = None,
+    *,
+    without_dropout: bool = True,
+) -> tuple[nn.Module, nn.Module | None]:
+    """The policy as it is trained, with its adapter, and the reference where it is a model of its own.
+
+    Raises:
+        ConfigError: they cannot be trained as they are.
+        ModelError: they cannot be loaded.
+    """
+    policy = resolve_model(model)
+    if peft_config is not None:
+        policy = add_adapter(policy, peft_config)
+    _refuse_router_loss(policy)
+    frozen = None if ref_model is None else resolve_model(ref_model)
+    if without_dropout:
+        for switched in (policy, frozen):
+            disable_dropout(switched)
+    return policy, frozen
 
 
 def resolve_model(model: str | Path | nn.Module) -> nn.Module:
@@ -40,6 +64,23 @@ def add_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
     if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
         model = prepare_model_for_kbit_training(model)  # pyright: ignore[reportArgumentType]
     return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
+
+
+def _refuse_router_loss(model: nn.Module) -> None:
+    """Refuse a mixture of experts that asks for the auxiliary loss which balances its experts.
+
+    Raises:
+        ConfigError: it would be left out in silence, since it is a function of how the batch is cut up.
+    """
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "output_router_logits", False) and getattr(config, "router_aux_loss_coef", 0):
+            raise ConfigError(
+                f"model: its configuration asks for the loss that balances experts (output_router_logits: true, "
+                f"router_aux_loss_coef: {config.router_aux_loss_coef}). Distal does not add it, because it depends on "
+                "which rows share a forward pass. Set output_router_logits to false, in its config.json or as "
+                "model.config.output_router_logits, to train on preferences alone."
+            )
 
 
 def disable_dropout(model: nn.Module | None) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import TrainOutput
 
 from distal.data import OptimizerBatchSampler, TokenizedPreferences, collate_units, prepare_dataset
 from distal.errors import ConfigError
@@ -29,13 +29,12 @@ from distal.scoring import (
 )
 from distal.training.config import AlignmentConfig
 from distal.training.engine import WholeBatchEngine
-from distal.training.evaluation import evaluate_whole_set
+from distal.training.evaluating import EvaluatingTrainer
 from distal.training.exchange import GradientExchange, gradient_exchange
 from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
-from distal.training.laying_out import LayoutTrainer
 from distal.training.loading import LateRows, StepLoader
-from distal.training.models import add_adapter, disable_dropout, has_dropout, resolve_model
+from distal.training.models import has_dropout, policy_and_reference
 from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
@@ -45,7 +44,7 @@ __all__ = ["AlignmentTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
+class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
     """Aligns a causal language model with preferences; see `AlignmentConfig` for the objective and its options.
 
     Args:
@@ -86,13 +85,9 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
         if not isinstance(args, AlignmentConfig):  # pyright: ignore[reportUnnecessaryIsInstance] - users' mistakes
             raise ConfigError(f"args: expected an AlignmentConfig, got {type(args).__name__}")
         set_seed(args.seed)  # a new adapter is drawn at random
-        policy = resolve_model(model)
-        if peft_config is not None:
-            policy = add_adapter(policy, peft_config)
-        frozen = None if ref_model is None else resolve_model(ref_model)
-        if args.disable_dropout:
-            for switched in (policy, frozen):
-                disable_dropout(switched)
+        policy, frozen = policy_and_reference(
+            model, ref_model, peft_config, without_dropout=args.disable_dropout
+        )
         self.objective = args.build_objective()
         self._metrics: dict[str, list[float]] = {}
         super().__init__(
@@ -118,6 +113,7 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
         self._checkpoint: Path | None = None
         self._identity: RunIdentity | None = None
         self.watch(self.objective, self._train_data)
+        self.sample_on_the_way(processing_class)
 
     @property
     def _policy(self) -> nn.Module:
@@ -264,17 +260,18 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
 
     def _score_references(self) -> None:
         """Give every data set its reference scores, while the reference is still there to be asked."""
-        self.train_dataset = self._with_reference(self._train_data(), "train")
+        self.train_dataset = self.with_reference(self._train_data(), "train")
         held_out: Any = self.eval_dataset
         if isinstance(held_out, Mapping):
             sets = cast(Mapping[str, Any], held_out)
             self.eval_dataset = {
-                name: self._with_reference(data, f"eval {name}") for name, data in sets.items()
+                name: self.with_reference(data, f"eval {name}") for name, data in sets.items()
             }
         elif held_out is not None:
-            self.eval_dataset = self._with_reference(held_out, "eval")
+            self.eval_dataset = self.with_reference(held_out, "eval")
 
-    def _with_reference(self, dataset: Any, name: str) -> TokenizedPreferences:
+    def with_reference(self, dataset: Any, name: str) -> TokenizedPreferences:
+        """The data set, scored under the reference if it is not yet."""
         if dataset.has_reference_scores:
             return dataset
         scores = reference_scores(
@@ -364,33 +361,3 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
             logs = {**logs, **{name: float(np.mean(values)) for name, values in self._metrics.items()}}
             self._metrics.clear()
         super().log(logs, start_time)
-
-    # ------------------------------------------------------------ evaluation
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader[Any],
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Called by `evaluate` with the loader from `get_eval_dataloader`."""
-        dataset = self._with_reference(dataloader.dataset, metric_key_prefix)
-        metrics = evaluate_whole_set(
-            self._policy,
-            dataset,
-            self.objective,
-            tokens_per_batch=self.args.reference_tokens_per_batch,
-            layout=self.layout,
-            autocast_dtype=self.args.autocast_dtype,
-            progress=None if self.args.disable_tqdm else description.lower(),
-        )
-        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(
-            predictions=cast(Any, None), label_ids=None, metrics=named, num_samples=len(dataset)
-        )
-
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Not meaningful for preferences: there are no predictions, only scores."""
-        raise ConfigError("predict: use distal.scoring.score_dataset for scores, or evaluate() for metrics")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distal.workflow.alignment import AlignResult, align
+    from distal.workflow.benchmark_options import BenchmarkOptions
+    from distal.workflow.benchmarking import run_benchmarks
     from distal.workflow.certification import CertifyOptions, certify
     from distal.workflow.environment import environment
     from distal.workflow.interrupt import RunInterrupted
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignOptions",
     "AlignResult",
+    "BenchmarkOptions",
     "CertifyOptions",
     "DataOptions",
     "LoraOptions",
@@ -30,11 +33,13 @@ __all__ = [
     "certify",
     "environment",
     "resolve_options",
+    "run_benchmarks",
 ]
 
 _HOMES = {
     "AlignOptions": "options",
     "AlignResult": "alignment",
+    "BenchmarkOptions": "benchmark_options",
     "CertifyOptions": "certification",
     "DataOptions": "options",
     "LoraOptions": "options",
@@ -45,6 +50,7 @@ _HOMES = {
     "certify": "certification",
     "environment": "environment",
     "resolve_options": "resolve",
+    "run_benchmarks": "benchmarking",
 }
 
 

@@ -19,8 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 from distal.data import TokenizedPreferences
 from distal.errors import ConfigError, DistalError, OutputError
 from distal.evaluation import DominanceCertificate, evaluate_dominance
+from distal.evaluation.on_the_way import EvaluationLog
 from distal.report import certificate_table
 from distal.report.figures import plot_reward_quantiles
+from distal.report.loggers import FigureLogger
 from distal.scoring.loading import check_vocabulary, load_model
 from distal.scoring.partitioned import whole_shape
 from distal.scoring.sharing import word_from_first_rank
@@ -152,6 +154,7 @@ def ready(options: AlignOptions, console: Console) -> tuple[AlignmentTrainer, li
             processing_class=tokenizer,
             peft_config=options.lora.peft_config(),
         )
+    trainer.add_callback(EvaluationLog(trainer, [FigureLogger(trainer)]))
     check_space(Path(str(training.output_dir)), _estimate(trainer))
     return trainer, lines
 

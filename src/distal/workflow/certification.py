@@ -1,90 +1,85 @@
-"""Evaluating the dominance of any model over any reference, on any preferences."""
+"""Evaluating the dominance of any models over any reference, on any preferences."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import ReadOptions, TokenizedPreferences, default_cache_dir, prepare_dataset
+from distal.data import TokenizedPreferences
+from distal.data.attributes import unit_attributes
 from distal.errors import ConfigError, OutputError
-from distal.evaluation import DominanceCertificate, evaluate_dominance
+from distal.evaluation import (
+    CertificateSet,
+    DominanceCertificate,
+    ScoredRows,
+    certify_rows,
+    compare_runs,
+    score_rows,
+)
+from distal.evaluation.comparing import check_options
+from distal.evaluation.records import json_text
+from distal.evaluation.scored import BUILT_IN, attribute_name
 from distal.report.figures import plot_reward_quantiles
-from distal.scoring import LAYOUT_NAMES
-from distal.scoring.loading import check_vocabulary, is_adapter, load_model, load_tokenizer
+from distal.scoring.loading import is_adapter
 from distal.scoring.reference import AdapterOff
-from distal.workflow.preparation import read_chat_template
+from distal.workflow.scoring import ScoringOptions, scored_data, scored_model, scoring_tokenizer
 
-__all__ = ["CertifyOptions", "certify"]
+__all__ = ["CertifyOptions", "certificate_json", "certify", "named_models"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyOptions:
+class CertifyOptions(ScoringOptions):
     """What `distal evaluate dominance` can be told.
 
     Attributes:
-        model: local folder or hub id of the model or adapter to evaluate.
-        data: preferences, paired or unpaired.
+        models: name -> local folder or hub id of a model or adapter to evaluate.
         reference: model that rewards are measured against; None for an adapter's own base model.
-        split: split of a hub data set or `datasets` folder.
-        tokenizer: None for the model's.
-        chat_template: Jinja file; None for the tokenizer's.
-        dtype: of the weights in memory, for both models.
-        attn_implementation: None for transformers' choice.
-        trust_remote_code: run Python code that comes with the models.
-        max_length: longest prompt plus completion, tokens.
-        truncation: drop, error, truncate_prompt or truncate_completion.
-        loss_on: completion, last_turn or assistant_turns.
-        on_bad_rows: drop or error.
-        tokens_per_batch: tokens per forward pass, with padding; memory and speed only.
-        layout: auto, padded, packed or prefix_shared; memory and speed only.
+        order: 2 adds second order.
+        threshold: largest violation ratio that counts as almost dominance.
+        slice_by: what the data is cut by: `completion_length`, `prompt_length`, `turns`, or a column.
+        length_controlled: whether to add the comparison at equal completion lengths.
+        compare: whether to compare every model with every other.
+        by_prompt: whether rows of one prompt are resampled together.
         confidence: of the intervals.
         resamples: bootstrap resamples.
         seed: of the resamples.
         output: folder for `dominance.json` and `reward_quantiles.png`.
         plot: PNG file for the figure.
         overwrite: whether files of those names may be replaced.
-        progress: whether to show progress bars.
-        reading: format of the data, names of its columns, how grades become preferences.
     """
 
-    model: str
-    data: str
+    models: Mapping[str, str]
     reference: str | None = None
-    split: str | None = None
-    tokenizer: str | None = None
-    chat_template: str | None = None
-    dtype: str = "float32"
-    attn_implementation: str | None = None
-    trust_remote_code: bool = False
-    max_length: int = 1024
-    truncation: str = "drop"
-    loss_on: str = "completion"
-    on_bad_rows: str = "drop"
-    tokens_per_batch: int = 8192
-    layout: str = "auto"
+    order: int = 1
+    threshold: float = 0.25
+    slice_by: tuple[str, ...] = ()
+    length_controlled: bool = False
+    compare: bool = False
+    by_prompt: bool = True
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 0
     output: Path | None = None
     plot: Path | None = None
     overwrite: bool = False
-    progress: bool = True
-    reading: ReadOptions = ReadOptions()
 
     def __post_init__(self) -> None:
-        least = {"max_length": 2, "tokens_per_batch": 1, "resamples": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} must be at least {value}; got {getattr(self, name)}.")
-        if self.layout not in LAYOUT_NAMES:
-            raise ConfigError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {self.layout!r}.")
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"confidence must lie between 0 and 1; got {self.confidence}.")
+        super().__post_init__()
+        check_options(
+            confidence=self.confidence,
+            resamples=self.resamples,
+            seed=self.seed,
+            threshold=self.threshold,
+            order=self.order,
+        )
+        for name in self.slice_by:
+            attribute_name(name)
+        if self.compare and len(self.models) < 2:
+            raise ConfigError("compare needs at least two models: --model NAME=PATH --model NAME=PATH.")
         if self.output is None and self.plot is None and self.overwrite:
             raise ConfigError("overwrite has no effect without output or plot; leave it out.")
 
@@ -100,63 +95,134 @@ class CertifyOptions:
         return inside + ([] if self.plot is None else [self.plot])
 
 
+def named_models(words: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=PATH`, or a path alone, which is called by its last part.
+
+    Raises:
+        ConfigError: no model, or two of one name.
+
+    Example:
+        >>> named_models(["aot=runs/aot/final", "runs/dpo"])
+        {'aot': 'runs/aot/final', 'dpo': 'runs/dpo'}
+    """
+    models: dict[str, str] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        # A path may hold the sign itself.
+        if not equals or not name or not path or Path(word).exists():
+            name, path = Path(word).name or word, word
+        if name in models:
+            raise ConfigError(
+                f"model: two are called {name} ({models[name]} and {path}); name them: --model NAME=PATH"
+            )
+        models[name] = path
+    if not models:
+        raise ConfigError("model is missing; give --model PATH")
+    return models
+
+
 def certify(
     options: CertifyOptions, *, tell: Callable[[str], None] = lambda line: None
-) -> DominanceCertificate:
-    """Scores the data under both models and states whether preferred rewards dominate.
+) -> DominanceCertificate | CertificateSet:
+    """Scores the data under every model and its reference, and states whether preferred rewards dominate.
 
     Args:
         options: models, data, and where results go.
         tell: called with each line of the data report.
 
     Returns:
-        The certificate, written to the files that were asked for.
+        The certificate of the one model, or those of all with the comparisons asked for; written to the files that were
+        asked for.
 
     Raises:
         DistalError: anything that the user can mend.
     """
     _refuse_existing(options)
-    tokenizer: Any = load_tokenizer(
-        options.tokenizer or options.model, trust_remote_code=options.trust_remote_code
-    )
-    if options.chat_template is not None:
-        tokenizer.chat_template = read_chat_template(options.chat_template)
-    data: TokenizedPreferences = prepare_dataset(
-        options.data,
-        tokenizer,
-        max_length=options.max_length,
-        on_bad_rows=cast(Any, options.on_bad_rows),  # checked there
-        truncation=cast(Any, options.truncation),
-        split=options.split,
-        name="data",
-        reading=options.reading,
-        cache_dir=default_cache_dir(),
-        loss_on=cast(Any, options.loss_on),
-    )
-    for line in data.report.summary():
-        tell(line)
-    model, reference = _models(options, tokenizer)
-    certificate = evaluate_dominance(
+    scored: dict[str, ScoredRows] = {}
+    known: _Known = {}
+    for name, path in options.models.items():
+        data, tokenizer, attributes = _data(options, path, tell if not scored else lambda line: None)
+        if scored and data.fingerprint != next(iter(scored.values())).fingerprint:
+            raise ConfigError(
+                f"the models {next(iter(scored))} and {name} have different tokenizers, so that their scores are sums "
+                "over different tokens. Compare models of one tokenizer, or evaluate them one by one; --tokenizer "
+                "names one for all where they do share it."
+            )
+        scored[name] = _score(options, path, data, tokenizer, attributes, known)
+    asked: dict[str, Any] = {
+        "confidence": options.confidence,
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "threshold": options.threshold,
+        "by_prompt": options.by_prompt,
+    }
+    certificates = {
+        name: certify_rows(
+            rows,
+            order=cast(Any, options.order),
+            slice_by=options.slice_by,
+            length_controlled=options.length_controlled,
+            **asked,
+        )
+        for name, rows in scored.items()
+    }
+    result = next(iter(certificates.values()))
+    if len(certificates) > 1:
+        comparisons = compare_runs(scored, **asked) if options.compare else ()
+        result = CertificateSet(certificates=certificates, comparisons=comparisons)
+    if options.certificate_path is not None:
+        result.save(options.certificate_path)
+    for figure in options.figure_paths:
+        plot_reward_quantiles(certificates, figure)
+    return result
+
+
+_Known = dict[str, Any]
+"""Reference scores that are known already, by the name of the reference."""
+
+
+def _data(
+    options: CertifyOptions, path: str, tell: Callable[[str], None]
+) -> tuple[TokenizedPreferences, PreTrainedTokenizerBase, dict[str, Any]]:
+    """The data as a model's tokenizer reads it, and the attributes that slices need."""
+    tokenizer = scoring_tokenizer(path, options)
+    data = scored_data(options, tokenizer, tell)
+    names = [attribute_name(name) for name in options.slice_by]
+    columns = [name for name in dict.fromkeys(names) if name not in BUILT_IN]
+    if not columns:
+        return data, tokenizer, {}
+    found = unit_attributes(data, options.data, columns, reading=options.reading, split=options.split)
+    return data, tokenizer, found
+
+
+def _score(
+    options: CertifyOptions,
+    path: str,
+    data: TokenizedPreferences,
+    tokenizer: PreTrainedTokenizerBase,
+    attributes: dict[str, Any],
+    known: _Known,
+) -> ScoredRows:
+    """Scores of one model; a reference that several share is scored once."""
+    common = known.get("reference")
+    model, reference = _models(options, path, tokenizer, with_reference=common is None)
+    rows = score_rows(
         model,
         reference,
-        data,
+        data if common is None else data.with_reference_scores(common),
         tokens_per_batch=options.tokens_per_batch,
         layout=options.layout,
         progress=options.progress,
-        confidence=options.confidence,
-        resamples=options.resamples,
-        seed=options.seed,
+        attributes=attributes,
     )
-    if options.certificate_path is not None:
-        certificate.save(options.certificate_path)
-    for path in options.figure_paths:
-        plot_reward_quantiles({Path(options.model).name: certificate}, path)
-    return certificate
+    if options.reference is not None:
+        known["reference"] = rows.reference
+    return rows
 
 
-def certificate_json(certificate: DominanceCertificate) -> str:
-    """The certificate as one JSON document."""
-    return json.dumps(certificate.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+def certificate_json(certificate: DominanceCertificate | CertificateSet) -> str:
+    """The result as one JSON document."""
+    return json_text(certificate.to_dict()).rstrip("\n")
 
 
 def _refuse_existing(options: CertifyOptions) -> None:
@@ -170,25 +236,16 @@ def _refuse_existing(options: CertifyOptions) -> None:
         )
 
 
-def _models(options: CertifyOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Any]:
+def _models(
+    options: CertifyOptions, path: str, tokenizer: PreTrainedTokenizerBase, *, with_reference: bool
+) -> tuple[Any, Any]:
     """The model and its reference on the best device."""
-    from accelerate import PartialState
-
-    settings: dict[str, Any] = {
-        "dtype": options.dtype,
-        "attn_implementation": options.attn_implementation,
-        "trust_remote_code": options.trust_remote_code,
-    }
-    if options.reference is None and not is_adapter(options.model):
+    if options.reference is None and not is_adapter(path):
         raise ConfigError(
-            f"reference is missing: rewards of {options.model} are measured against another model, usually "
+            f"reference is missing: rewards of {path} are measured against another model, usually "
             "the one it was trained from; give --reference. (Only adapters name their base themselves.)"
         )
-    device = PartialState().device
-    model = load_model(options.model, **settings).to(device)
-    check_vocabulary(model, tokenizer)
+    model = scored_model(path, options, tokenizer)
     if options.reference is None:
         return model, AdapterOff(model)
-    reference = load_model(options.reference, **settings).to(device)
-    check_vocabulary(reference, tokenizer)
-    return model, reference
+    return model, scored_model(options.reference, options, tokenizer) if with_reference else None

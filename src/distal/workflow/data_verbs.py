@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from distal.data import ReadOptions, default_cache_dir, open_preferences, prepare_dataset
+from distal.data import (
+    ReadOptions,
+    default_cache_dir,
+    open_preferences,
+    prepare_dataset,
+)
 from distal.data.checking import CheckSettings, DataCheck, check_data
 from distal.data.conversion import convert, split
 from distal.data.report import DataReport

@@ -20,10 +20,12 @@ class FolderLock:
 
     Args:
         path: the lock file.
+        option: what names the folder on the command line, for messages.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, option: str = "--output-dir") -> None:
         self.path = path
+        self.option = option
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -43,7 +45,7 @@ class FolderLock:
                 os.close(descriptor)
                 raise OutputError(
                     f"output folder {self.path.parent} is in use by another process (id {holder}); nothing "
-                    "was touched. Wait for it or stop it, or name another folder with --output-dir."
+                    f"was touched. Wait for it or stop it, or name another folder with {self.option}."
                 ) from None
             if self._is_current(descriptor):
                 break

@@ -7,23 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distal.data.hub import source_name
 from distal.evaluation import DominanceCertificate, format_interval, format_ratio
+from distal.report.citation import BIBTEX
 from distal.workflow.options import AlignOptions
 from distal.workflow.resolve import objective_settings
 
 __all__ = ["CardFacts", "model_card"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-
-_CITATION = """@inproceedings{melnyk2024distributional,
-  title     = {Distributional Preference Alignment of {LLMs} via Optimal Transport},
-  author    = {Melnyk, Igor and Mroueh, Youssef and Belgodere, Brian and Rigotti, Mattia and
-               Nitsure, Apoorva and Yurochkin, Mikhail and Greenewald, Kristjan and
-               Navratil, Jiri and Ross, Jerret},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2024},
-  note      = {arXiv:2406.05882}
-}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +71,17 @@ def model_card(options: AlignOptions, facts: CardFacts) -> str:
 
 def _public_name(name: str) -> str:
     """A hub id as it is; of a local folder only its name, since the path is nobody else's business."""
-    path = Path(name)
-    return path.resolve().name if path.exists() or not _HUB_ID.fullmatch(name) else name
+    path, colon, part = name.partition(":")
+    if colon and not Path(name).exists() and Path(path).is_dir():
+        return f"{Path(path).resolve().name}:{part}"
+    known = Path(name).exists() or not _HUB_ID.fullmatch(source_name(name).base)
+    return Path(name).resolve().name if known else name
 
 
 def _public_datasets(options: AlignOptions) -> list[str] | None:
     """Hub ids among the data sources."""
-    sources = [name for name in (options.data.data, options.data.eval_data) if name is not None]
+    names = [name for name in (options.data.data, options.data.eval_data) if name is not None]
+    sources = dict.fromkeys(source_name(name).base for name in names)
     return [name for name in sources if not Path(name).exists() and _HUB_ID.fullmatch(name)] or None
 
 
@@ -181,5 +177,5 @@ def _ending(facts: CardFacts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return (
         "## Licence\n\nNot stated yet: it follows from the licences of the base model and of the data.\n\n"
-        f"## Citation\n\n```bibtex\n{_CITATION}\n```\n\n## Versions\n\n{versions}"
+        f"## Citation\n\n```bibtex\n{BIBTEX}\n```\n\n## Versions\n\n{versions}"
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import TokenizedPreferences, prepare_dataset
+from distal.data import TokenizedPreferences, carry_threshold, open_preferences, prepare_dataset
 from distal.errors import ConfigError, DataError
 from distal.scoring.loading import load_tokenizer
 from distal.training import AlignmentConfig
@@ -59,11 +59,17 @@ def prepared_data(
     }
     whole = prepare_dataset(options.data, tokenizer, split=options.split, name="train", **settings)
     if options.held_out is None:
-        source = options.eval_data or options.data
-        train, held_out = (
-            whole,
-            prepare_dataset(source, tokenizer, split=options.eval_split, name="eval", **settings),
+        data, reading = options.eval_data or options.data, options.reading()
+        source, other = (
+            open_preferences(name, reading, split=split, name=role)
+            for name, split, role in (
+                (options.data, options.split, "train"),
+                (data, options.eval_split, "eval"),
+            )
         )
+        settings["reading"] = carry_threshold(source, other, reading)
+        train = whole
+        held_out = prepare_dataset(data, tokenizer, split=options.eval_split, name="eval", **settings)
     else:
         train, held_out = whole.shuffled_split(options.held_out, training.seed)
     _check_kinds(train, held_out)

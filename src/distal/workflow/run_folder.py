@@ -15,8 +15,10 @@ from typing import Any, Literal, Self
 
 from distal.errors import ConfigError, OutputError
 from distal.evaluation.files import write_atomically
+from distal.evaluation.on_the_way import EVALUATIONS_FILE
 from distal.training.checkpoints import STAGING, last_usable_checkpoint, promote_staged
 from distal.training.health import HEALTH_FILE
+from distal.training.samples import SAMPLES_FILE
 from distal.workflow.lock import FolderLock
 from distal.workflow.storage import is_disk_full
 
@@ -36,6 +38,8 @@ _OWN_PATTERNS = (
     PARTIAL,
     STAGING,
     HEALTH_FILE,
+    EVALUATIONS_FILE,
+    SAMPLES_FILE,
     f".{STATE_FILE}.*",
     f".{CONFIG_FILE}.*",
     "checkpoint-*",

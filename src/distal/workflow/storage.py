@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distal.errors import OutputError
 
-__all__ = ["bytes_needed", "check_space", "is_disk_full"]
+__all__ = ["bytes_needed", "check_space", "is_disk_full", "readable_size"]
 
 _SIGNS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
 _TORCH_WRITER = ("PytorchStreamWriter failed writing", "unexpected pos")
@@ -74,14 +74,19 @@ def check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise OutputError(
             f"too little disk space for {folder}: the checkpoints and the result will take about "
-            f"{_readable(needed)}, {_readable(free)} are free. Make room, keep fewer checkpoints "
+            f"{readable_size(needed)}, {readable_size(free)} are free. Make room, keep fewer checkpoints "
             "(--save-total-limit 1, --save-only-model or a larger --save-steps), or name a folder on "
             "another disk with --output-dir."
         )
 
 
-def _readable(size: float) -> str:
-    """A size in a unit that suits it."""
+def readable_size(size: float) -> str:
+    """A size in a unit that suits it.
+
+    Example:
+        >>> readable_size(1536)
+        '1.5 KiB'
+    """
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -11,6 +11,7 @@ from distal.data.formats.trl import read_explicit
 from distal.data.prompts import user_turn
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference
+from distal.data.values import describe_json_type
 
 __all__ = ["FORMATS"]
 
@@ -52,7 +53,8 @@ def _read_experts(row: Row) -> Preference:
         return pair(prompt, a, b)
     if verdict.startswith("b-is-"):
         return pair(prompt, b, a)
-    raise RowProblem("bad_label", f"preference is {verdict!r}", "give a-is-better, b-is-better or tie")
+    shown = describe_json_type(verdict)
+    raise RowProblem("bad_label", f"preference is {shown}", "give a-is-better, b-is-better or tie")
 
 
 def _read_acceptable(row: Row) -> Iterator[Made]:
@@ -63,7 +65,7 @@ def _read_acceptable(row: Row) -> Iterator[Made]:
             column = f"completion_{side}_is_acceptable"
             verdict = fields.string(row, column)
             if verdict not in _YES_NO:
-                raise RowProblem("bad_label", f"{column} is {verdict!r}", "give yes or no")
+                raise RowProblem("bad_label", f"{column} is {describe_json_type(verdict)}", "give yes or no")
             return sample(prompt, fields.string(row, f"completion_{side}"), _YES_NO[verdict])
 
         yield attempt(make)

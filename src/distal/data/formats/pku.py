@@ -7,7 +7,6 @@ from functools import partial
 
 from distal.data import fields
 from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one, pair, sample
-from distal.data.reasons import RowProblem
 from distal.data.schemas import Preference
 
 __all__ = ["FORMATS"]
@@ -18,9 +17,7 @@ def _read_beavertails(row: Row) -> Preference:
 
 
 def _read_by(row: Row, column: str) -> Preference:
-    better = row.get(column)
-    if isinstance(better, bool) or better not in (0, 1):
-        raise RowProblem("bad_label", f"{column} is {better!r}", "give 0 or 1, the better response")
+    better = fields.choice(row, column)
     sides = [fields.string(row, f"response_{side}") for side in (0, 1)]
     return pair(fields.string(row, "prompt"), sides[better], sides[1 - better])
 

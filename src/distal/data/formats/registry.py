@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Sequence
 
 from distal.data.formats import (
@@ -17,6 +18,7 @@ from distal.data.formats import (
     ultrafeedback,
 )
 from distal.data.formats.base import Format, Row
+from distal.data.values import listed
 from distal.errors import ConfigError, DataError
 
 __all__ = ["COLUMNS", "FORMATS", "find_format"]
@@ -75,11 +77,25 @@ def find_format(
         if form.recognise(found, rows):
             return form
     raise DataError(
-        f"{name}: wrong columns; found {', '.join(sorted(map(str, found))) or 'none'}; expected prompt, "
-        f"chosen, rejected (paired), chosen, rejected (paired, the prompt being their shared beginning), "
-        f"prompt, completion, label (unpaired), or those of a known data set (`distal data formats`); rename "
-        f"the columns, or map them: --map prompt=COLUMN"
+        f"{name}: wrong columns; found {listed(sorted(found, key=str))}; expected prompt, chosen, rejected (paired), "
+        f"chosen, rejected (paired, the prompt being their shared beginning), prompt, completion, label (unpaired), or "
+        f"those of a known data set (`distal data formats`); {_nearest(found)}"
     )
+
+
+def _nearest(found: set[str]) -> str:
+    """What to do about columns that are those of no format: other spellings, one that is missing, or a map."""
+    spelt = {str(name).strip().lower(): name for name in found}
+    other = [
+        f"{column}={spelt[column]}" for column in sorted(_GENERIC) if column in spelt and column not in found
+    ]
+    if other and all(re.fullmatch(r"[\w.=-]+", word) for word in other):
+        return f"map them: --map '{' '.join(other)}'"
+    for needed in ({"prompt", "completion", "label"}, {"chosen", "rejected"}):
+        missing = needed - found
+        if len(missing) == 1 and len(needed & found) >= 1:
+            return f"{missing.pop()} is missing beside {', '.join(sorted(needed & found))}: add it, or map it: --map"
+    return "rename the columns, or map them: --map prompt=COLUMN"
 
 
 def _named(name: str) -> Format:

@@ -68,13 +68,9 @@ def _read_comparison(row: Row) -> Preference:
         _summary(fields.string(fields.mapping(side, f"summaries[{i}]"), "text", f"summaries[{i}].text"))
         for i, side in enumerate(fields.list_of(row, "summaries", "two summaries"))
     ]
-    choice = row.get("choice")
-    if len(sides) != 2 or isinstance(choice, bool) or choice not in (0, 1):
-        raise RowProblem(
-            "bad_type",
-            f"{len(sides)} summaries with the choice {choice!r}",
-            "give two summaries and a choice of 0 or 1",
-        )
+    if len(sides) != 2:
+        raise RowProblem("bad_type", f"column summaries holds {len(sides)} summaries", "give two summaries")
+    choice = fields.choice(row, "choice")
     return pair(_query(row), sides[choice], sides[1 - choice])
 
 

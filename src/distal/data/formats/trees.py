@@ -8,8 +8,10 @@ from typing import Any
 
 from distal.data import fields
 from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, pair, sample
+from distal.data.places import placed
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation
+from distal.data.values import describe_json_type
 
 __all__ = ["FORMATS"]
 
@@ -40,7 +42,8 @@ def _threads(row: Row) -> Iterator[tuple[Conversation, list[Row]]]:
 def _turn(message: Row) -> dict[str, Any]:
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise RowProblem("bad_type", f"the role of a message is {role!r}", "give prompter or assistant")
+        shown = describe_json_type(role) if "role" in message else "absent"
+        raise RowProblem("bad_type", f"the role of a message is {shown}", "give prompter or assistant")
     return {"role": _ROLES[role], "content": fields.string(message, "text", "text of a message")}
 
 
@@ -102,7 +105,7 @@ def _gather(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
         roots = _planted([message for _, message in members])
         if len(roots) == 1:
             row["prompt"] = roots[0]
-        yield members[0][0], row
+        yield members[0][0], placed(row, *(message for _, message in members))
 
 
 def _planted(messages: Sequence[Row]) -> list[dict[str, Any]]:
@@ -114,7 +117,9 @@ def _planted(messages: Sequence[Row]) -> list[dict[str, Any]]:
         emojis = node.get("emojis")
         if isinstance(emojis, dict) and isinstance(emojis.get("name"), list):
             # Tables hold the votes as two lists.
-            node["emojis"] = dict(zip(map(str, emojis["name"]), emojis.get("count") or [], strict=False))
+            counts: Any = emojis.get("count")
+            is_table = isinstance(counts, list)
+            node["emojis"] = dict(zip(map(str, emojis["name"]), counts, strict=False)) if is_table else counts
         parent = by_id.get(str(node.get("parent_id")))
         if parent is None or parent is node:
             roots.append(node)
