@@ -5,9 +5,9 @@ texts of 20 to 60 words (prompt, chosen and rejected together 60 to 180) are wri
 stage runs as a process of its own:
 
     check          what `distal data check` reads of the texts: fates, lengths, repeats, different prompts
-    check-parquet  the same of a Parquet file
-    check-held-out the same, and which of a tenth as many held-out prompts occur exactly or nearly
     convert        JSON lines to Parquet
+    check-parquet  the check of that Parquet file
+    check-held-out the check, and which of a tenth as many held-out prompts occur exactly or nearly
     tokenise       `prepare_dataset` into an empty cache
     load           `prepare_dataset` from that cache, and the fingerprint of the rows
     batches        every row once, as training reads them: optimizer batches of 64 pairs
@@ -15,6 +15,8 @@ stage runs as a process of its own:
 
 Peak memory is the maximum resident set size that the operating system reports; `anonymous` is the part of it that
 belongs to no file (sampled 20 times a second), `before` the resident set after the imports.
+
+Rows that the output file holds already stay there, but for those that are measured anew.
 
     python benchmarks/streaming.py                                   # 10,000 and 100,000 rows
     python benchmarks/streaming.py --rows 100000 1000000             # an hour and more on one core
@@ -40,7 +42,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "streaming.json"
-STAGES = ("check", "check-parquet", "check-held-out", "convert", "tokenise", "load", "batches", "score")
+STAGES = ("check", "convert", "check-parquet", "check-held-out", "tokenise", "load", "batches", "score")
+HEADER = ["stage", "rows", "rows/s", "rows per CPU second", "peak MiB", "anonymous MiB", "before MiB"]
 NEEDS = {
     "load": ("tokenise",),
     "batches": ("tokenise",),
@@ -191,13 +194,14 @@ def run_stage(stage: str, folder: Path) -> None:
 
     watch = threading.Thread(target=sample, daemon=True)
     watch.start()
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     over.set()
     watch.join()
     found = {
         "seconds": seconds,
+        "cpu_seconds": cpu,
         "peak_mib": memory("VmHWM"),
         "anonymous_mib": anonymous[0],
         "before_mib": before,
@@ -221,7 +225,7 @@ def measure(stage: str, folder: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measured(n: int, stages: list[str]) -> Iterator[dict[str, Any]]:
+def measured(n: int, stages: list[str]) -> Iterator[list[Any]]:
     """All stages for one number of rows."""
     with tempfile.TemporaryDirectory(prefix="distal-streaming-") as name:
         folder = Path(name)
@@ -230,7 +234,9 @@ def measured(n: int, stages: list[str]) -> Iterator[dict[str, Any]]:
             write(folder / "held-out.jsonl", max(1, n // 10), seed=3)
         for stage in stages:
             found = measure(stage, folder)
-            yield {"stage": stage, "rows": n, "rows_per_second": n / found["seconds"], **found}
+            speeds = [round(n / found[kind]) for kind in ("seconds", "cpu_seconds")]
+            sizes = [round(found[f"{name}_mib"]) for name in ("peak", "anonymous", "before")]
+            yield [stage, n, *speeds, *sizes]
 
 
 def main() -> None:
@@ -246,15 +252,7 @@ def main() -> None:
         run_stage(arguments.stage[0], Path(arguments.stage[1]))
         return
     wanted = {need for stage in arguments.stages for need in NEEDS.get(stage, ())} | set(arguments.stages)
-    order = ("check", "convert", "check-parquet", "check-held-out", "tokenise", "load", "batches", "score")
-    stages = [stage for stage in order if stage in wanted]
-    print("| stage | rows | rows/s | peak MiB | anonymous MiB | before MiB |\n|---|---:|---:|---:|---:|---:|")
-    rows: list[dict[str, Any]] = []
-    for n in arguments.rows:
-        for row in measured(n, stages):
-            rows.append(row)
-            sizes = " | ".join(f"{row[key]:.0f}" for key in ("peak_mib", "anonymous_mib", "before_mib"))
-            print(f"| {row['stage']} | {n:,} | {row['rows_per_second']:,.0f} | {sizes} |", flush=True)
+    stages = [stage for stage in STAGES if stage in wanted]
     environment = {
         "date": date.today().isoformat(),
         "python": platform.python_version(),
@@ -263,9 +261,21 @@ def main() -> None:
         "note": arguments.note,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(
-        json.dumps({"environment": environment, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-    )
+    rows: dict[tuple[int, int], list[Any]] = {}
+    if arguments.output.exists():  # what was measured before stays, but for what is measured anew
+        known = json.loads(arguments.output.read_text(encoding="utf-8"))["rows"]
+        rows = {(row[1], STAGES.index(row[0])): row for row in known}
+    print(f"| {' | '.join(HEADER)} |\n|---|{'---:|' * (len(HEADER) - 1)}")
+    for n in arguments.rows:
+        for row in measured(n, stages):
+            rows[n, STAGES.index(row[0])] = row
+            print(f"| {row[0]} | {' | '.join(f'{cell:,}' for cell in row[1:])} |", flush=True)
+            record = {
+                "environment": environment,
+                "header": HEADER,
+                "rows": [rows[key] for key in sorted(rows)],
+            }
+            arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
