@@ -15,6 +15,7 @@ from distal.data import open_preferences, prepare_dataset
 from distal.data.checking import CheckSettings, DataCheck, check_data
 from distal.data.lengths import compare_lengths
 from distal.errors import DataError
+from distal.report.data_terminal import sample_text
 
 SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=12)
 
@@ -138,3 +139,26 @@ def test_an_error_of_tokenization_is_a_finding() -> None:
     found = check_data(open_preferences(pairs(110)), tokenized=DataError("row 3 is a conversation"))
     assert codes(found) == {"tokenization": "error"}
     assert found.verdict == "not_usable"
+
+
+def test_samples_show_what_is_scored(byte_level: PreTrainedTokenizerFast) -> None:
+    def turn(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    dialogue = [turn("assistant", "the film"), turn("user", "is it?"), turn("assistant", "good")]
+    rows = [
+        {"prompt": [turn("user", "hello")], "completion": dialogue, "label": True},
+        {"prompt": [turn("user", "hello")], "completion": [turn("assistant", "bad")], "label": False},
+    ]
+    tokenized = prepare_dataset(rows, byte_level, loss_on="assistant_turns")
+    found = check_data(open_preferences(rows), tokenized=tokenized, tokenizer=byte_level)
+    liked, disliked = found.samples
+    assert [scored for _, scored in liked.pieces] == [True, False, True]
+    assert "".join(text for text, _ in liked.pieces) == liked.completion
+    assert "is it?" in liked.pieces[1][0]
+    assert liked.tokens is not None
+    assert sum(liked.tokens) == len(tokenized[0][0].input_ids)
+    assert liked.tokens[1] == tokenized[0][0].scored_length
+    assert disliked.pieces == ((disliked.completion, True),)
+    shown = "\n".join(str(line) for line in sample_text(liked))
+    assert f"{liked.tokens[0]} tokens read and {liked.tokens[1]} scored" in shown

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distal.data import GradeOptions, ReadOptions, open_preferences
+from distal.data.checking import CheckSettings, check_data
 from distal.data.conversion import convert, split
 from distal.data.keys import plain_text
 from distal.data.schemas import Preference
@@ -183,3 +184,23 @@ def test_groups_stay_whole(keys: list[int], wanted: int, seed: int) -> None:
     # Without the group that was taken last, there would be too few.
     last = keys[held_out[-1]]
     assert np.sum(np.array(keys)[held_out] != last) < wanted
+
+
+def test_long_work_shows_how_far_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_preferences(PLAIN * 500)
+    convert(source, tmp_path / "quick.jsonl", progress="converting mine")
+    assert capsys.readouterr().err == ""  # done in a moment
+    monkeypatch.setattr("distal.data.conversion._PATIENCE", 0.0)
+    report = convert(source, tmp_path / "slow.jsonl", progress="converting mine")
+    shown = capsys.readouterr()
+    assert "converting mine" in shown.err
+    assert "100%" in shown.err
+    assert shown.out == ""
+    assert report.n_read == report.n_kept == 2500
+    assert (tmp_path / "slow.jsonl").read_bytes() == (tmp_path / "quick.jsonl").read_bytes()
+    check_data(source, CheckSettings(held_out=(source,), progress=True))
+    shown = capsys.readouterr().err
+    assert "checking train" in shown
+    assert "reading train" in shown

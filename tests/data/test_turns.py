@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -167,6 +169,27 @@ def test_masks_are_those_of_transformers(letters: PreTrainedTokenizerFast, name:
     assert found.mask is not None
     assert [int(one) for one in found.mask] == theirs["assistant_masks"][len(found.prompt) :]
     assert sum(theirs["assistant_masks"][: len(found.prompt)]) > 0  # turns of the prompt are never scored
+
+
+SAID = st.text("aé🙂 \n", min_size=1, max_size=6).filter(str.strip)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.lists(SAID, min_size=3, max_size=9), n_prompt=st.integers(0, 2))
+def test_prefixes_find_what_marks_mark(
+    letters: PreTrainedTokenizerFast, said: list[str], n_prompt: int
+) -> None:
+    """Turns found without the marks of a template, beside the mask that transformers makes of the marks."""
+    turns = [(user, bot)[k % 2](text) for k, text in enumerate(said[: len(said) // 2 * 2])]
+    cut = min(2 * n_prompt, len(turns) - 2) + 1
+    for name in PIECES.keys() - {"phi"}:
+        letters.chat_template = PIECES[name][0]
+        theirs: Any = letters.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+        letters.chat_template = without_marks(PIECES[name][0])
+        found = encode(letters, turns[:cut], turns[cut:], "assistant_turns")
+        ours = found.mask if found.mask is not None else [True] * len(found.completion)
+        assert found.prompt + found.completion == theirs["input_ids"]
+        assert [int(one) for one in ours] == theirs["assistant_masks"][len(found.prompt) :]
 
 
 @pytest.mark.parametrize("name", [name for name in PIECES if name != "phi"])
@@ -361,6 +384,9 @@ def test_published_templates(letters: PreTrainedTokenizerFast) -> None:
     """Tokens and prompt lengths are those of TRL, and masks those of transformers, or the row is refused."""
     from trl.data_utils import _tokenize, common_prefix_length
 
+    plain = encode(letters, "ask", " one", "completion")
+    assert plain.prompt == _tokenize(letters, "ask")["input_ids"]
+    assert plain.prompt + plain.completion == _tokenize(letters, "ask one</s>")["input_ids"]
     dialogue = [bot("one", reasoning_content="r1"), user("more"), bot("two", reasoning_content="r2")]
     agreed, masked = 0, 0
     for path in TEMPLATES:

@@ -6,9 +6,12 @@ import itertools
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distal.data.conversion import Counted
+import numpy as np
+
+from distal.data.conversion import Counted, followed
 from distal.data.findings import Finding, as_dicts, findings_of, verdict_of
 from distal.data.keys import prompt_key
 from distal.data.lengths import LengthComparison, compare_lengths
@@ -121,10 +124,12 @@ class CheckSettings:
     Attributes:
         samples: completions that are shown; pairs count as two.
         held_out: further data whose prompts should not occur in the one that is checked.
+        progress: whether a progress bar is shown where reading takes longer.
     """
 
     samples: int = 4
     held_out: tuple[PreferenceSource, ...] = field(default_factory=tuple)
+    progress: bool = False
 
 
 def check_data(
@@ -181,19 +186,20 @@ class _Seen:
     """One pass over the preferences: what can be told without a tokenizer."""
 
     def __init__(self, source: PreferenceSource, settings: CheckSettings) -> None:
-        counted, repeats = Counted(source, "drop"), Repeats()
+        told = f"checking {Path(source.name).name}" if settings.progress else None
+        counted, repeats = Counted(source, "drop", told), Repeats()
         self._lengths: tuple[array[int], array[int]] = (array("q"), array("q"))
-        self._prompts = set[int]()
+        self._prompts = array("Q")
         self.samples: list[Sample] = []
         self.has_strings = False
-        indices = [_indexed(held_out) for held_out in settings.held_out]
+        indices = [_indexed(held_out, settings.progress) for held_out in settings.held_out]
         for number, row in self._rows(counted, repeats, settings):
             for index in indices:
                 index.compare(number, row)
         self.overlaps = [index.overlap() for index in indices]
         repeats.note(counted.tally)
         self.report = counted.report()
-        self.n_prompts = len(self._prompts)
+        self.n_prompts = len(np.unique(np.array(self._prompts, dtype=np.uint64)))
         self.lengths = compare_lengths(*self._lengths, unit="characters", paired=source.kind == "paired")
 
     def _rows(
@@ -201,7 +207,7 @@ class _Seen:
     ) -> Iterable[tuple[int, Preference]]:
         for number, row in counted.numbered():
             prompt, sides = written(row.prompt), [written(side) for side in row.completions]
-            self._prompts.add(prompt_key(row))
+            self._prompts.append(prompt_key(row))
             self.has_strings |= isinstance(row.prompt, str)
             repeats.add([Repeats.keys(prompt, sides, row.desirable)], [number])
             for side, liked in zip(sides, row.desirable, strict=True):
@@ -218,9 +224,9 @@ def written(text: Text) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
 
 
-def _indexed(source: PreferenceSource) -> PromptIndex:
+def _indexed(source: PreferenceSource, progress: bool) -> PromptIndex:
     index = PromptIndex(source.name)
-    for number, made in source:
+    for number, made in followed(source, f"reading {Path(source.name).name}" if progress else None):
         if isinstance(made, Preference):
             index.add(number, made)
     return index

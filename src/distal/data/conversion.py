@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,22 @@ from distal.data.schemas import Preference
 from distal.data.splitting import split_by_group
 from distal.data.writing import refuse_existing, row_writer
 from distal.errors import DataError
+from distal.progress import follow
 
-__all__ = ["convert", "split"]
+__all__ = ["Counted", "convert", "followed", "split"]
+
+_PORTION = 1000
+_PATIENCE = 2.0
+"""Seconds without a progress bar: most files are read before."""
 
 
 def convert(
-    source: PreferenceSource, path: Path, *, overwrite: bool = False, on_bad_rows: OnBadRows = "drop"
+    source: PreferenceSource,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    on_bad_rows: OnBadRows = "drop",
+    progress: str | None = None,
 ) -> DataReport:
     """Write all usable preferences of a source in TRL's columns, a few rows in memory at a time.
 
@@ -32,6 +43,7 @@ def convert(
         path: .jsonl, .jsonl.gz or .parquet.
         overwrite: whether an existing file may be replaced.
         on_bad_rows: "drop" counts what cannot be used and leaves it out; "error" stops at the first.
+        progress: what a progress bar says, where it takes longer; None for none.
 
     Returns:
         What became of every row.
@@ -41,7 +53,7 @@ def convert(
         DataError: nothing usable is there, or a row that the kind of file cannot hold.
     """
     refuse_existing(path, overwrite=overwrite)
-    counted = Counted(source, on_bad_rows)
+    counted = Counted(source, on_bad_rows, progress)
     with row_writer(path) as write:
         for row in counted:
             write(trl_row(row))
@@ -57,6 +69,7 @@ def split(
     *,
     seed: int = 0,
     overwrite: bool = False,
+    progress: str | None = None,
 ) -> tuple[DataReport, int]:
     """Write the preferences of a source into two files that share no prompt, each in the order of the source.
 
@@ -69,6 +82,7 @@ def split(
         n_or_fraction: how many preferences are held out, at least; whole prompts are.
         seed: of the shuffle of prompts.
         overwrite: whether existing files may be replaced.
+        progress: what a progress bar says, where it takes longer; None for none.
 
     Returns:
         What became of every row, and how many preferences are held out.
@@ -79,16 +93,26 @@ def split(
         DataError: nothing usable is there, or one side would be empty.
     """
     refuse_existing(train, held_out, overwrite=overwrite)
-    counted, keys = Counted(source, "drop"), array("Q")
+    counted, keys = Counted(source, "drop", progress), array("Q")
     keys.extend(prompt_key(row) for row in counted)
     counted.check()
     held = np.zeros(len(keys), dtype=bool)
     held[split_by_group(keys, n_or_fraction, seed, source.name)[1]] = True
     with row_writer(train) as write_train, row_writer(held_out) as write_held_out:
-        rows = (made for _, made in source if isinstance(made, Preference))
+        rows = (made for _, made in followed(source, progress) if isinstance(made, Preference))
         for row, away in zip(rows, held, strict=True):
             (write_held_out if away else write_train)(trl_row(row))
     return counted.report(), int(held.sum())
+
+
+def followed(source: PreferenceSource, progress: str | None) -> Iterator[tuple[int, Preference | RowProblem]]:
+    """All that a source makes of its rows, with a progress bar where it takes longer than a moment."""
+    if progress is None:
+        return iter(source)
+    items = iter(source)
+    portions = iter(lambda: list(itertools.islice(items, _PORTION)), [])
+    shown = follow(portions, progress, total=source.count(), work=len, patience=_PATIENCE)
+    return itertools.chain.from_iterable(shown)
 
 
 class Counted:
@@ -97,10 +121,11 @@ class Counted:
     Args:
         source: opened data.
         on_bad_rows: "drop" or "error".
+        progress: what a progress bar says, where it takes longer; None for none.
     """
 
-    def __init__(self, source: PreferenceSource, on_bad_rows: OnBadRows) -> None:
-        self._source, self._on_bad_rows = source, on_bad_rows
+    def __init__(self, source: PreferenceSource, on_bad_rows: OnBadRows, progress: str | None = None) -> None:
+        self._source, self._on_bad_rows, self._progress = source, on_bad_rows, progress
         self.tally = Tally()
         self.n_kept = self.n_desirable = 0
 
@@ -109,7 +134,7 @@ class Counted:
 
     def numbered(self) -> Iterator[tuple[int, Preference]]:
         """The usable preferences with their source rows."""
-        for number, made in self._source:
+        for number, made in followed(self._source, self._progress):
             self.tally.n_offered += 1
             if isinstance(made, RowProblem):
                 if self._on_bad_rows == "error":

@@ -10,9 +10,8 @@ Source: Broder 1997, "On the resemblance and containment of documents".
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -103,39 +102,40 @@ class Overlap:
         }
 
 
-@dataclass(slots=True)
 class PromptIndex:
     """The different prompts of the held-out side, by key and by the bands of their signatures.
 
-    Attributes:
+    About a kilobyte for each of them: a signature, its bands, and the beginning of its text for messages.
+
+    Args:
         name: of the held-out data.
     """
 
-    name: str
-    _numbers: dict[int, int] = field(default_factory=dict[int, int])
-    _rows: array[int] = field(default_factory=lambda: array("q"))
-    _texts: list[str] = field(default_factory=list[str])
-    _signatures: list[NDArray[np.uint32]] = field(default_factory=list["NDArray[np.uint32]"])
-    _bands: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _seen: set[int] = field(default_factory=set[int])
-    _exact: set[int] = field(default_factory=set[int])
-    _near_to: dict[int, tuple[int, int, float, str, str]] = field(default_factory=dict[int, Any])
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._numbers = dict[int, int]()
+        self._rows = array("q")
+        self._shown, self._ends = bytearray(), array("q", [0])
+        self._signatures, self._bands = array("I"), array("Q")
+        self._table: tuple[NDArray[np.uint64], NDArray[np.int32]] | None = None
+        self._seen = set[int]()
+        self._exact = set[int]()
+        self._near_to = dict[int, tuple[int, int, float, str]]()
 
     def add(self, source_row: int, row: Preference) -> None:
         """Take in one held-out preference; without a prompt only its completions count."""
         key = prompt_key(row)
         if key in self._numbers:
             return
-        number = len(self._numbers)
-        self._numbers[key] = number
+        self._table = None
+        self._numbers[key] = len(self._numbers)
         self._rows.append(source_row)
         text = plain_text(prompt_text(row.prompt))
-        self._texts.append(text[:_SHOWN])
+        self._shown += text[:_SHOWN].encode()
+        self._ends.append(len(self._shown))
         signature = _signature(text)
-        self._signatures.append(signature)
-        if text:
-            for band in _band_keys(signature):
-                self._bands[band].append(number)
+        self._signatures.frombytes(signature.tobytes())
+        self._bands.frombytes((_band_keys(signature) if text else np.zeros(_BANDS, np.uint64)).tobytes())
 
     def compare(self, source_row: int, row: Preference) -> None:
         """Look for the prompt of one preference of the other data set among those held out."""
@@ -148,38 +148,58 @@ class PromptIndex:
             return
         text = plain_text(prompt_text(row.prompt))
         for number, share in self._near(text):
-            self._near_to[number] = (
-                self._rows[number],
-                source_row,
-                share,
-                self._texts[number],
-                text[:_SHOWN],
-            )
+            self._near_to[number] = (self._rows[number], source_row, share, text[:_SHOWN])
 
     def overlap(self) -> Overlap:
         """What all preferences that were compared share with those held out."""
         exact = self._exact
         only_near = sorted(number for number in self._near_to if number not in exact)
+        examples: list[tuple[int, int, float, str, str]] = []
+        for number in only_near[:_KEPT_EXAMPLES]:
+            held_out_row, source_row, share, text = self._near_to[number]
+            examples.append((held_out_row, source_row, share, self._text(number), text))
         return Overlap(
             self.name,
             len(self._numbers),
             len(exact),
             len(only_near),
             tuple(self._rows[number] for number in sorted(exact)[:_KEPT_EXAMPLES]),
-            tuple(self._near_to[number] for number in only_near[:_KEPT_EXAMPLES]),
+            tuple(examples),
         )
+
+    def _text(self, number: int) -> str:
+        return self._shown[self._ends[number] : self._ends[number + 1]].decode()
 
     def _near(self, text: str) -> Iterable[tuple[int, float]]:
         """Held-out prompts, not yet known to be near, that are near a text."""
-        if not text:
+        if not text or not self._numbers:
             return
         signature = _signature(text)
-        candidates = {number for band in _band_keys(signature) for number in self._bands.get(band, ())}
-        for number in sorted(candidates - self._near_to.keys()):
-            share = float(np.mean(self._signatures[number] == signature))
+        bands, owners = self._sorted_bands()
+        wanted = _band_keys(signature)
+        first, last = (np.searchsorted(bands, wanted, side=side) for side in ("left", "right"))
+        found = {
+            int(owner) for a, b in zip(first, last, strict=True) if a < b for owner in owners[a:b].tolist()
+        }
+        for number in sorted(found - self._near_to.keys()):
+            kept = np.frombuffer(self._signatures, np.uint32, _HASHES, 4 * _HASHES * number)
+            share = float(np.mean(kept == signature))
             if share >= NEAR:
                 yield number, share
 
+    def _sorted_bands(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+        """The bands of all held-out prompts in ascending order, and whose each one is."""
+        if self._table is None:
+            bands = np.array(self._bands, dtype=np.uint64)
+            order = np.argsort(bands)
+            self._table = bands[order], (order // _BANDS).astype(np.int32)
+        return self._table
 
-def _band_keys(signature: NDArray[np.uint32]) -> list[bytes]:
-    return [bytes([band]) + part.tobytes() for band, part in enumerate(signature.reshape(_BANDS, -1))]
+
+def _band_keys(signature: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """A number for each band of a signature, (32,); equal by chance only where bands differ."""
+    keys = np.arange(1, _BANDS + 1, dtype=np.uint64) * _PRIME
+    for part in signature.reshape(_BANDS, -1).T:
+        keys = (keys ^ part) * _PRIME
+        keys ^= keys >> np.uint64(29)
+    return keys

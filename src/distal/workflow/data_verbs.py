@@ -102,7 +102,7 @@ def check(options: CheckOptions) -> DataCheck:
         tokenized = _tokenized(options, tokenizer)
     result = check_data(
         source,
-        CheckSettings(samples=options.samples, held_out=held_out),
+        CheckSettings(samples=options.samples, held_out=held_out, progress=True),
         tokenized=tokenized,
         tokenizer=tokenizer,
     )
@@ -165,7 +165,13 @@ def convert_file(
         raise ConfigError(f"on_bad_rows={on_bad_rows!r}: expected drop or error")
     source = open_preferences(data, reading, split=split, name="data")
     _refuse_own_source(data, output)
-    return convert(source, output, overwrite=overwrite, on_bad_rows=cast(Any, on_bad_rows))
+    return convert(
+        source,
+        output,
+        overwrite=overwrite,
+        on_bad_rows=cast(Any, on_bad_rows),
+        progress=f"converting {Path(source.name).name}",
+    )
 
 
 def split_file(
@@ -190,7 +196,8 @@ def split_file(
     for output in (train, held_out):
         _refuse_own_source(data, output)
     size = int(eval_size) if eval_size >= 1 and eval_size == int(eval_size) else eval_size
-    return split(source, train, held_out, size, seed=seed, overwrite=overwrite)
+    told = f"splitting {Path(source.name).name}"
+    return split(source, train, held_out, size, seed=seed, overwrite=overwrite, progress=told)
 
 
 def _refuse_own_source(data: str, output: Path) -> None:
