@@ -20,7 +20,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from distal.errors import ConfigError, ServiceError
 from distal.evaluation.budget import Budget
@@ -188,7 +188,7 @@ class ChatEndpoint:
 
     def _parsed(self, content: bytes) -> Reply:
         try:
-            answer = cast(Any, json.loads(content))
+            answer: Any = json.loads(content)
             choice = answer["choices"][0]
             text = choice["message"].get("content") or ""
             if not isinstance(text, str):

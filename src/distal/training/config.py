@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -14,16 +14,17 @@ from transformers import TrainingArguments
 from distal.caching import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
-from distal.data.turns import LOSS_ON, LossOn
+from distal.data.turns import LossOn
 from distal.errors import ConfigError
-from distal.objectives import Objective, get_objective, objective_names
+from distal.objectives import Objective, get_objective
 from distal.objectives.streaming import check_streamable
-from distal.scoring import LAYOUT_NAMES, LayoutName
-from distal.scoring.compilation import DEFAULT_BACKEND, check_backend
+from distal.scoring import LayoutName
+from distal.scoring.compilation import DEFAULT_BACKEND
 from distal.training.best import better_is_greater
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
+from distal.training.option_checks import check_choices, check_compilation, check_numbers
 from distal.training.refused import refuse_options
 from distal.training.samples import check_sampling
 from distal.training.suggestions import nearest
@@ -294,35 +295,8 @@ class AlignmentConfig(TrainingArguments):
             raise ConfigError(
                 "micro_batch_size and tokens_per_micro_batch exclude each other; set one of them"
             )
-        at_least = {
-            "global_batch_size": 1,
-            "micro_batch_size": 1,
-            "tokens_per_micro_batch": 1,
-            "max_length": 2,
-            "reference_tokens_per_batch": 1,
-            "dataset_num_proc": 1,
-            "stream_capacity": 1,
-            "sample_prompts": 0,
-            "sample_new_tokens": 1,
-        }
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-        choices = {
-            "objective": objective_names(),
-            "layout": LAYOUT_NAMES,
-            "strategy": get_args(Strategy),
-            "order_statistics": ("batch", "stream"),
-            "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
-            "on_bad_rows": ("drop", "error"),
-            "loss_on": LOSS_ON,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known and not (name == "truncation" and self.truncation is None):
-                raise ConfigError(
-                    f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
-                )
+        check_numbers(self)
+        check_choices(self)
         if self.dataset_cache_dir is not None and not self.dataset_cache:
             raise ConfigError("dataset_cache_dir has no effect with dataset_cache: false; leave it out")
         if self.kl_baseline == "mismatched":
@@ -330,22 +304,10 @@ class AlignmentConfig(TrainingArguments):
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
                 "set batch or none"
             )
-        self._check_compilation()
+        check_compilation(self)
         self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())
-
-    def _check_compilation(self) -> None:
-        if self.torch_compile and self.layout not in ("auto", "padded"):
-            raise ConfigError(f"layout: {self.layout} does not go with torch_compile; set padded")
-        if self.compile_blocks and self.torch_compile:
-            raise ConfigError("torch_compile compiles the whole model, compile_blocks its blocks; set one")
-        if self.compile_blocks and self.strategy == "deferred":
-            raise ConfigError("strategy: deferred looks into blocks, which compile_blocks closes; set auto")
-        if self.compile_backend is not None:
-            if not self.compile_blocks:
-                raise ConfigError("compile_backend has no effect without compile_blocks; leave it out")
-            check_backend(self.compile_backend)
 
     def _check_order_statistics(self, objective: Objective) -> None:
         if self.order_statistics == "batch":

@@ -60,7 +60,8 @@ def read_outputs(path: str | Path) -> ModelOutputs:
     if not file.is_file():
         raise missing_path(file)
     rows = [
-        _row(row, number, file) for number, row in enumerate(reader_for(file)(file, ModelOutput.__slots__))
+        _row(row, number, file)
+        for number, row in enumerate(reader_for(file)(file, tuple(ModelOutput.__slots__)))
     ]
     if not rows:
         raise DataError(f"{file}: holds no answers; expected a list of objects with instruction and output")

@@ -342,13 +342,17 @@ def _names_in(content: Any) -> Iterator[str]:
 @contextmanager
 def _quiet() -> Generator[None]:
     """The package without its progress bars, one for each annotation, and without its log of every step."""
-    modules = [importlib.import_module("alpaca_eval.utils")]
+    modules: list[Any] = [importlib.import_module("alpaca_eval.utils")]
     with suppress(ImportError):  # a decoder that is not used needs not be there
         modules.append(importlib.import_module("alpaca_eval.decoders.openai"))
     before = [module.tqdm for module in modules]
     root = logging.getLogger()
     level = root.level
-    silent = SimpleNamespace(tqdm=lambda items, **_: items)
+
+    def bare(items: Any, **_: Any) -> Any:
+        return items
+
+    silent = SimpleNamespace(tqdm=bare)
     for module in modules:
         module.tqdm = silent
     root.setLevel(logging.ERROR)
