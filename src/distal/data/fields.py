@@ -102,7 +102,10 @@ def message(turn: object, where: str, role: str = "role", content: str = "conten
                 "join its parts into one string: only text is used" if isinstance(item, list) else USE_STRINGS
             )
             raise RowProblem("bad_type", f"{where}.{key} is {shown}, not a string", remedy)
-    found = {key: _plain(item, f"{where}.{shown_name(key)}") for key, item in found.items()}
+    found = {
+        key: _plain(item, f"{where}.{shown_name(key)}", without_nulls=key == "tool_calls")
+        for key, item in found.items()
+    }
     if (role, content) == ("role", "content"):
         return found
     named = {"role": _ROLES.get(found[role], found[role]), "content": found[content]}
