@@ -155,7 +155,7 @@ def laws() -> list[Law]:
         independent(
             "whole numbers (many ties)",
             lambda p: np.round(0.5 + 1.5 * norm.ppf(p)),
-            lambda p: np.round(norm.ppf(p)),
+            lambda p: np.round(np.asarray(norm.ppf(p), dtype=np.float64)),
         ),
         independent(
             "Student, 4 degrees of freedom", lambda p: 0.5 + 1.5 * t.ppf(p, 4), lambda p: t.ppf(p, 4)
@@ -184,11 +184,11 @@ def intervals(c: DominanceCertificate) -> dict[str, tuple[float, float] | None]:
     return found
 
 
-def cover(law: Law, n: int, trials: int, resamples: int) -> list[dict[str, Any]]:
-    """Rates of one law and size, a row per statistic."""
+def cover(law: Law, number: int, n: int, trials: int, resamples: int) -> list[dict[str, Any]]:
+    """Rates of one law and size, a row per statistic; `number` keeps the draws of the laws apart."""
     held, width, missed_above = (dict.fromkeys(law.truth, 0.0) for _ in range(3))
     for trial in range(trials):
-        data = law.draw(np.random.default_rng([trial, n]), n)
+        data = law.draw(np.random.default_rng([number, trial, n]), n)
         u, v = data.pop("preferred"), data.pop("other")
         found = intervals(dominance_certificate(u, v, resamples=resamples, seed=trial, **data))
         for name, value in law.truth.items():
@@ -243,11 +243,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     start, rows = time.process_time(), list[dict[str, Any]]()
-    for law in laws():
+    for number, law in enumerate(laws()):
         for n in law.sizes:
             # Large samples take longer and hold fewer surprises.
             trials = arguments.trials if n < 1000 else max(20, arguments.trials * 2 // 5)
-            rows += cover(law, n, trials, arguments.resamples)
+            rows += cover(law, number, n, trials, arguments.resamples)
             told = ", ".join(f"{row['interval of']} {row['covered']:.3f}" for row in rows[-len(law.truth) :])
             print(f"{law.name}, n = {n}: {told}", flush=True)
     environment = {
