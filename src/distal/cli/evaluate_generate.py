@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading, serving
+from distal.cli.grouping import grouped
+from distal.cli.reading import Reading
+from distal.cli.serving import Serving
 
 __all__ = ["register"]
 
@@ -16,7 +18,7 @@ _MODEL, _PROMPTS, _ANSWERS, _RESULT = "Model", "Prompts", "Answers", "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the group."""
-    app.command("generate")(generate)
+    app.command("generate")(grouped(generate))
 
 
 def generate(  # noqa: PLR0913 - the parameters of a verb are its options
@@ -37,6 +39,8 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
     output: Annotated[
         Path, typer.Option("--output", "-o", help="JSON file for the answers.", rich_help_panel=_RESULT)
     ],
+    reading: Reading,
+    serving: Serving,
     engine: Annotated[
         str,
         typer.Option(help="transformers, vllm (if installed) or server.", rich_help_panel=_MODEL),
@@ -53,10 +57,6 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
             help="Column of the prompts; prompt or instruction if absent.", rich_help_panel=_PROMPTS
         ),
     ] = None,
-    split: reading.Split = None,
-    format: reading.Format = None,
-    map: reading.Map = None,
-    chat: reading.Chat = False,
     limit: Annotated[
         int | None, typer.Option(help="Most prompts, the first ones.", rich_help_panel=_PROMPTS)
     ] = None,
@@ -114,16 +114,6 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
             "--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL
         ),
     ] = False,
-    base_url: serving.BaseUrl = None,
-    api_key_env: serving.ApiKeyEnv = None,
-    concurrency: serving.Concurrency = 8,
-    timeout: serving.Timeout = 300.0,
-    retries: serving.Retries = 5,
-    max_requests: serving.MaxRequests = None,
-    max_tokens: serving.MaxTokens = None,
-    max_cost: serving.MaxCost = None,
-    input_price: serving.InputPrice = None,
-    output_price: serving.OutputPrice = None,
     json_only: Annotated[
         bool,
         typer.Option(
@@ -144,21 +134,19 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
     """
     from rich.console import Console
 
-    from distal.evaluation.budget import BudgetLimits
     from distal.evaluation.generation import SamplingOptions
     from distal.workflow.generation import GenerateOptions, generate
-    from distal.workflow.reading import read_options
 
     options = GenerateOptions(
         model=model,
         prompts=prompts,
         output=output,
         engine=engine,
-        base_url=base_url,
-        api_key_env=api_key_env,
+        base_url=serving.base_url,
+        api_key_env=serving.api_key_env,
         name=name,
         prompt_column=prompt_column,
-        split=split,
+        split=reading.split,
         limit=limit,
         on_bad_rows=on_bad_rows,
         on_long_prompts=on_long_prompts,
@@ -172,23 +160,17 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
             seed=seed,
         ),
         batch_size=batch_size,
-        concurrency=concurrency,
-        timeout=timeout,
-        retries=retries,
-        budget=BudgetLimits(
-            requests=max_requests,
-            tokens=max_tokens,
-            cost=max_cost,
-            input_price=input_price,
-            output_price=output_price,
-        ),
+        concurrency=serving.concurrency,
+        timeout=serving.timeout,
+        retries=serving.retries,
+        budget=serving.budget(),
         tokenizer=tokenizer,
         chat_template=chat_template,
         dtype=dtype,
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
         overwrite=overwrite,
-        reading=read_options(format=format, map=map, chat=chat),
+        reading=reading.options(),
     )
     notes = Console(stderr=True)
     run = generate(

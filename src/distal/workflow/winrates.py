@@ -102,7 +102,7 @@ class WinRateOptions:
     function: str | None = None
     orders: str = "both"
     concurrency: int = 8
-    timeout: float = 120.0
+    timeout: float = 300.0
     retries: int = 5
     budget: BudgetLimits = field(default_factory=BudgetLimits)
     batch_size: int = 8
