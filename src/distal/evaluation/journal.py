@@ -110,7 +110,7 @@ class Journal:
 
     def _take(self, line: bytes) -> None:
         try:
-            entry: Any = json.loads(line)
+            entry = json.loads(line)
             key, value = entry["key"], entry["value"]
             intact = entry["sha256"] == _checksum(key, value)
         except (ValueError, KeyError, TypeError, RecursionError):

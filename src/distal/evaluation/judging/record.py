@@ -100,8 +100,9 @@ class WinRate:
             values: dict[str, Any] = {field.name: content[field.name] for field in fields(cls)}
             adjusted = values["length_adjusted"]
             if adjusted is not None:
-                known: dict[str, Any] = {**adjusted, "interval": _pair(adjusted["interval"])}
-                values["length_adjusted"] = LengthAdjusted(**known)
+                own: dict[str, Any] = {**adjusted}
+                own["interval"] = _pair(own["interval"])
+                values["length_adjusted"] = LengthAdjusted(**own)
         except (KeyError, TypeError) as error:
             raise DataError(f"the win rate is incomplete: {error}; evaluate again to renew it") from error
         values["interval"], values["notes"] = _pair(values["interval"]), tuple(values["notes"])
