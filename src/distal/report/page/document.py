@@ -95,6 +95,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
         "explanation": EXPLANATION,
         "cautions": {run.name: [] if run.certificate is None else caution(run.certificate) for run in runs},
         "comparability": comparability(runs),
+        "tested": any(one.comparisons for run in runs for one in run.certificates),
         "overview": settings.overview_table(runs),
         "differences": settings.differences_table(runs),
         "certificate_table": certificate.certificate_table(runs),
