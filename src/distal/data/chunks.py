@@ -118,6 +118,7 @@ class ChunkWorker:
                 desirable=desirable,
                 source_row=row.source_row,
                 group=group,
+                weight=row.weight,
             )
         chunk.keys.append(Repeats.keys(row.prompt, row.completions, row.desirable))
         chunk.source_rows.append(row.source_row)

@@ -13,7 +13,7 @@ from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Text
 from distal.data.values import describe_json_type
 
-__all__ = ["extras", "label", "list_of", "mapping", "messages", "number", "string", "text", "value"]
+__all__ = ["extras", "label", "list_of", "mapping", "messages", "number", "string", "text", "value", "weight"]
 
 Row = Mapping[str, Any]
 
@@ -136,6 +136,23 @@ def extras(row: Row) -> dict[str, Any]:
     if options is not None:
         found["template_options"] = _without_nulls(dict(mapping(options, "chat_template_kwargs")))
     return found
+
+
+def weight(row: Row) -> dict[str, float]:
+    """How much a row counts, as an argument of `Preference`; nothing where it does not say."""
+    if row.get("weight") is None:
+        return {}
+    try:
+        found = number(row, "weight")
+    except RowProblem:
+        found = -1.0
+    if found == 0:
+        raise RowProblem("zero_weight", "weight is 0", "remove the row, or give it a positive weight")
+    if found < 0:
+        raise RowProblem(
+            "bad_weight", f"weight is {describe_json_type(row['weight'])}", "give a positive number, or none"
+        )
+    return {"weight": found}
 
 
 def _from_json(item: Any, column: str) -> Any:

@@ -8,6 +8,8 @@ DROPPED: dict[str, str] = {
     "bad_type": "a column is absent, null or of the wrong type",
     "bad_label": "label is neither true nor false",
     "bad_grade": "a grade is not a finite number",
+    "bad_weight": "weight is not a positive number",
+    "zero_weight": "its weight is 0, so that it would change nothing",
     "no_grade": "the answer has none of the grades that count",
     "no_preference": "the row holds no preference",
     "tie": "neither side is better",

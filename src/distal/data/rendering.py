@@ -28,6 +28,7 @@ class Rendered:
         desirable: for each completion, whether it is chosen or liked.
         templated: the text comes from a chat template, which writes all special tokens itself.
         remarks: keys of `distal.data.reasons.NOTED` that hold for this row.
+        weight: how much the row counts; None where it does not say.
     """
 
     source_row: int
@@ -36,6 +37,7 @@ class Rendered:
     desirable: tuple[bool, ...]
     templated: bool
     remarks: tuple[str, ...] = ()
+    weight: float | None = None
 
 
 def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase, name: str) -> Rendered:
@@ -56,7 +58,7 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
     remarks = (*row.remarks, *turns)
     if isinstance(row.prompt, str):
         texts = tuple(text for text in row.completions if isinstance(text, str))
-        return Rendered(source_row, row.prompt, texts, row.desirable, templated=False, remarks=remarks)
+        return Rendered(source_row, row.prompt, texts, row.desirable, False, remarks, row.weight)
     if not tokenizer.chat_template:
         raise DataError(
             f"{name}: row {source_row} is a conversation, but the tokenizer has no chat template; give one as a "
@@ -75,7 +77,7 @@ def render(row: Preference, source_row: int, tokenizer: PreTrainedTokenizerBase,
         if last and whole.endswith(last):
             completions[-1] += str(tokenizer.eos_token)
             remarks = (*remarks, "end_added") if "end_added" not in remarks else remarks
-    return Rendered(source_row, prompt, tuple(completions), row.desirable, templated=True, remarks=remarks)
+    return Rendered(source_row, prompt, tuple(completions), row.desirable, True, remarks, row.weight)
 
 
 def _apply(
