@@ -28,6 +28,7 @@ __all__ = [
     "string",
     "text",
     "value",
+    "weight",
 ]
 
 Row = Mapping[str, Any]
@@ -195,6 +196,23 @@ def extras(row: Row) -> dict[str, Any]:
         where = "chat_template_kwargs"
         found["template_options"] = _plain(dict(mapping(options, where)), where, without_nulls=True)
     return found
+
+
+def weight(row: Row) -> dict[str, float]:
+    """How much a row counts, as an argument of `Preference`; nothing where it does not say."""
+    if row.get("weight") is None:
+        return {}
+    try:
+        found = number(row, "weight")
+    except RowProblem:
+        found = -1.0
+    if found == 0:
+        raise RowProblem("zero_weight", "weight is 0", "remove the row, or give it a positive weight")
+    if found < 0:
+        raise RowProblem(
+            "bad_weight", f"weight is {describe_json_type(row['weight'])}", "give a positive number, or none"
+        )
+    return {"weight": found}
 
 
 def _from_json(item: Any, column: str) -> Any:

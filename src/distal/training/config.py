@@ -171,6 +171,7 @@ class AlignmentConfig(TrainingArguments):
     on_bad_rows: OnBadRows = _option(
         "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
     )
+    use_weights: bool = _option(True, "Let rows with a column `weight` count by it in the loss.")
     dataset_num_proc: int | None = _option(None, "Processes for tokenization; None for one.")
     dataset_cache: bool = _option(
         True, "Keep tokenised rows of files and data sets, so that the next run need not tokenise them."

@@ -39,6 +39,7 @@ from distal.training.models import has_dropout, policy_and_reference
 from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
+from distal.training.weighting import weighted_as_set
 
 __all__ = ["AlignmentTrainer"]
 
@@ -151,7 +152,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
                 f"objective: {self.objective.name} needs pairs (prompt, chosen, rejected), but the {name} data is "
                 "unpaired (prompt, completion, label). Use aot_unpaired or kto, or give paired data."
             )
-        return data
+        return weighted_as_set(data, args, self.objective, name)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item per optimizer step: this rank's rows of the optimizer batch."""
