@@ -17,6 +17,8 @@ from distal.report.page.generations import Generation, RunSamples, side_by_side
 from distal.report.page.run import CONFIG_FILES, STATE_FILES
 from distal.report.page.views.samples import island_json, sample_view
 from distal.workflow import run_folder
+from distal.workflow.data_verbs import CheckOptions
+from distal.workflow.data_verbs import check as check_data
 from tests.report.run_folders import (
     HOSTILE,
     add_evaluations,
@@ -211,6 +213,28 @@ def test_runs_are_compared(tmp_path: Path) -> None:
     assert "different data (elsewhere.jsonl; held_out.jsonl)" in cautions[0]
     assert "different references (base, base2)" in cautions[1]
     assert all(line in page(*runs, other).text for line in cautions)
+
+
+def test_the_check_of_the_data_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "train.jsonl: 9 rows read" in page(run).text
+    rows = [{"prompt": "p", "chosen": f"a {n}", "rejected": "" if n == 1 else "b"} for n in range(30)]
+    data = write_lines(tmp_path / "pairs.jsonl", rows)
+    check = check_data(CheckOptions(data=str(data)))
+    write_json(run / "data.json", check.to_dict())
+    text = page(run).text
+    assert check.lengths is not None
+    for part in (
+        "usable with warnings",
+        "rows read",
+        "30",
+        "a completion is empty",
+        "Lengths of completions, characters",
+    ):
+        assert part in text
+    for finding in check.findings:
+        assert finding.message in text
+    assert f"{check.lengths.mean_liked:,.1f}" in text
 
 
 def test_samples_are_matched_by_instruction(tmp_path: Path) -> None:

@@ -19,10 +19,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import distal
+from distal.evaluation import format_ratio
 from distal.report.citation import BIBTEX
 from distal.report.page.generations import side_by_side
 from distal.report.page.run import Run
-from distal.report.page.views import certificate, evaluations, parts, rewards, samples, settings, training
+from distal.report.page.views import (
+    certificate,
+    data,
+    evaluations,
+    parts,
+    rewards,
+    samples,
+    settings,
+    training,
+)
 from distal.report.page.wording import EXPLANATION, caution, comparability, headline
 from distal.report.text import printable
 
@@ -108,7 +118,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
         "progress": {run.name: samples.progress_table(run) for run in runs},
         "health_words": {run.name: training.health_words(run) for run in runs},
         "health_tables": {run.name: training.health_tables(run) for run in runs},
-        "data_tables": {run.name: settings.data_check_tables(run) for run in runs},
+        "data_tables": {run.name: data.data_tables(run) for run in runs},
         "config_tables": {run.name: settings.config_table(run) for run in runs},
         "facts_tables": {run.name: settings.facts_table(run) for run in runs},
         "versions": settings.versions_table(runs),
@@ -118,7 +128,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
             "samples": samples.samples_missing(runs),
             "training": training.training_missing(runs),
             "health": training.health_missing(runs),
-            "data": settings.data_missing(runs),
+            "data": data.data_missing(runs),
             "configuration": settings.config_missing(runs),
         },
     }
@@ -126,7 +136,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(_PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -134,6 +144,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_safe,
     )
+    environment.filters["ratio"] = format_ratio
+    return environment
 
 
 def _safe(value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from distal.report.page.evaluations import Benchmark, WinRate
 from distal.report.page.generations import GENERATIONS
@@ -17,14 +18,15 @@ def evaluations_missing(runs: Sequence[Run]) -> list[Missing]:
     """Runs without win rates or benchmarks."""
     missing: list[Missing] = []
     for run in runs:
+        before, after = _generations(run)
         if not run.win_rates:
             missing.append(
                 Missing(
                     run=run.name,
                     what="There is no win rate to show",
                     file="evaluation/winrate.json",
-                    command=f"distal evaluate winrate --outputs {run.folder / GENERATIONS / 'after.json'} "
-                    f"--baseline {run.folder / GENERATIONS / 'before.json'} --judge JUDGE "
+                    command=f"distal evaluate winrate --outputs {after} "
+                    f"--baseline {before} --judge JUDGE "
                     f"--output {run.folder / 'evaluation'}",
                 )
             )
@@ -39,6 +41,13 @@ def evaluations_missing(runs: Sequence[Run]) -> list[Missing]:
                 )
             )
     return missing
+
+
+def _generations(run: Run) -> tuple[Path, Path]:
+    """Files of the texts before and after: those that are there, else those that could be."""
+    if run.samples is not None and len(run.samples.files) == 2:
+        return run.folder / run.samples.files[0], run.folder / run.samples.files[1]
+    return run.folder / GENERATIONS / "before.json", run.folder / GENERATIONS / "after.json"
 
 
 def win_rate_table(runs: Sequence[Run]) -> Table | None:

@@ -1,11 +1,11 @@
-"""Data, configuration and versions, and where several runs differ in them."""
+"""Configuration and versions, and where several runs differ in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from distal.evaluation import format_interval, format_ratio
-from distal.report.page.reading import finite, mapping, records, text
+from distal.report.page.reading import finite, mapping
 from distal.report.page.run import Run
 from distal.report.page.views.parts import Missing, Table, flattened
 from distal.report.page.wording import headline, signed
@@ -13,53 +13,11 @@ from distal.report.page.wording import headline, signed
 __all__ = [
     "config_missing",
     "config_table",
-    "data_check_tables",
-    "data_missing",
     "differences_table",
     "facts_table",
     "overview_table",
     "versions_table",
 ]
-
-
-def data_missing(runs: Sequence[Run]) -> list[Missing]:
-    """Runs of whose data nothing is known."""
-    return [
-        Missing(
-            run=run.name,
-            what="There is no report on the data",
-            file="data.json",
-            command=f"distal data check {run.config.get('data', 'DATA')} --json > {run.folder / 'data.json'}",
-        )
-        for run in runs
-        if not run.data_lines and not run.data_check
-    ]
-
-
-def data_check_tables(run: Run) -> list[Table]:
-    """Verdict, findings and fates of `distal data check --json`."""
-    held = run.data_check
-    if not held:
-        return []
-    scalars = {
-        key: value for key, value in held.items() if isinstance(value, str | int | float) and key != "schema"
-    }
-    tables = [
-        Table(
-            caption="What the check of the data says",
-            head=("", "value"),
-            rows=[(key.replace("_", " "), _shown(value)) for key, value in scalars.items()],
-        )
-    ]
-    findings = [
-        (text(item.get("level")) or "", text(item.get("message")) or "", text(item.get("remedy")) or "")
-        for item in records(held.get("findings"))
-    ]
-    if findings:
-        tables.append(
-            Table(caption="Findings in the data", head=("level", "what", "what to do"), rows=findings)
-        )
-    return tables
 
 
 def config_missing(runs: Sequence[Run]) -> list[Missing]:
