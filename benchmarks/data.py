@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib
 import inspect
 import json
 import os
@@ -164,10 +165,9 @@ def peak_mib(who: int) -> float:
 def measure(options: argparse.Namespace) -> Numbers:
     """One side in this process: seconds, rows, memory."""
     import datasets
-    import trl  # noqa: F401  # both sides have imported the same before the clock starts
 
-    import distal.data.preparation  # noqa: F401
-
+    for module in ("trl", "trl.trainer.dpo_trainer", "distal.data.preparation", "distal.data.checking"):
+        importlib.import_module(module)  # by both sides, before the clock starts
     datasets.disable_progress_bars()
     tokenizer = load_tokenizer(options.tokenizer)
     tokenizer("warm")
