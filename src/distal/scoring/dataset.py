@@ -267,9 +267,11 @@ def _score_wave(
     """Scores some parts, whose forward passes are shared out over the ranks."""
     lengths = [_lengths(part.rows) for part in wave]
     passes = [(part, group) for part in range(len(wave)) for group in wave[part].groups]
-    # The largest first: ranks then wait for passes of about the same size.
-    passes.sort(key=lambda made: -sum(lengths[made[0]][i] for i in made[1]))
-    own, counted = share_of(passes) if how.shared else (passes, len(passes))
+    own, counted = passes, len(passes)
+    if how.shared and in_parallel():
+        # The largest first: ranks then wait for passes of about the same size.
+        passes.sort(key=lambda made: -sum(lengths[made[0]][i] for i in made[1]))
+        own, counted = share_of(passes)
     # Weighing by tokens makes the estimate honest all the same.
     weights = [sum(lengths[part][i] for i in group) for part, group in own]
     tokens = sum(part.tokens for part in wave)
