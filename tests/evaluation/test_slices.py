@@ -116,7 +116,7 @@ def test_built_in_attributes_come_from_the_rows(kind: Any):
 
     class Source:
         def __init__(self) -> None:
-            self.kind = kind
+            self.kind: Any = kind
 
         def __len__(self) -> int:
             return units

@@ -61,7 +61,7 @@ def build(
 def test_every_evaluation_has_its_record(build: Callable[..., AlignmentTrainer]) -> None:
     trainer = build()
     trainer.train()
-    records = evaluation_records(trainer.args.output_dir)
+    records = evaluation_records(str(trainer.args.output_dir))
     assert [(record["step"], record["name"]) for record in records] == [(0, "eval"), (1, "eval"), (2, "eval")]
     start, last = records[0], records[-1]
     assert (start["decision"], start["violation_ratio"], start["p_value"]) == ("undefined", None, None)
@@ -79,7 +79,7 @@ def test_each_set_is_written_once_per_step(build: Callable[..., AlignmentTrainer
     trainer = build(eval_data={"a": make_pairs(6, seed=1), "b": make_pairs(7, seed=2)}, eval_on_start=False)
     trainer.train()
     trainer.evaluate()
-    records = evaluation_records(trainer.args.output_dir)
+    records = evaluation_records(str(trainer.args.output_dir))
     found = [(record["step"], record["name"], record["n_preferred"]) for record in records]
     assert found == [(1, "eval_a", 6), (1, "eval_b", 7), (2, "eval_a", 6), (2, "eval_b", 7)]
     assert records[0]["intervals_reliable"] is False
@@ -101,9 +101,8 @@ def test_tensorboard_gets_numbers_and_a_picture(
     build(report_to="tensorboard").train()
     events = EventAccumulator(str(tmp_path / "board"), size_guidance={"images": 0})
     events.Reload()
-    assert {"eval/dominance/violation_ratio", "eval/dominance/auc", "eval/rewards/margins"} <= set(
-        events.Tags()["scalars"]
-    )
+    scalars: Any = events.Tags()["scalars"]
+    assert {"eval/dominance/violation_ratio", "eval/dominance/auc", "eval/rewards/margins"} <= set(scalars)
     images = events.Images("eval/reward_quantiles")
     assert [image.step for image in images] == [0, 1, 2]
     assert images[0].encoded_image_string.startswith(b"\x89PNG")
