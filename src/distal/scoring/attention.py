@@ -179,10 +179,12 @@ def needs_padding_mask(model: nn.Module) -> bool:
     Where all attention is causal, no token sees what comes after it, and the mask is left out: kernels that are causal
     by themselves are faster, and no token of the padding is left without anything to read. (Where a window holds
     nothing but padding, softmax over nothing can be NaN, which the next layer multiplies by zero and adds.)
-    FlashAttention drops padding by the mask, and models that carry a state are left as their authors wrote them.
+    FlashAttention drops padding by the mask; models that carry a state, and adapters that put tokens of their own
+    before a row, are left as their authors wrote them.
     """
     inner: Any = unwrap(model)
     base: Any = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    adapters: Any = getattr(inner, "peft_config", {})
     causal = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
     return not (
         bool(causal)
@@ -190,6 +192,7 @@ def needs_padding_mask(model: nn.Module) -> bool:
         and is_known(model)
         and getattr(base, "_supports_attention_backend", False)
         and not getattr(base, "_is_stateful", False)
+        and not any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters.values())
     )
 
 

@@ -168,6 +168,7 @@ def _compiled_function(kind: type[nn.Module], backend: Backend) -> Any:
 
     settings: Any = dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _GRAPHS)
+    settings.optimize_ddp = False  # blocks are cut where gradients can be exchanged already
     own: Any = kind.forward
     return torch.compile(getattr(own, "__wrapped__", own), backend=backend, dynamic=True)
 
