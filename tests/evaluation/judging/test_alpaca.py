@@ -46,7 +46,7 @@ def _package() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _clients_are_gone() -> Iterator[None]:
     """The package leaves its clients, with their sockets, to the garbage collector."""
     yield
