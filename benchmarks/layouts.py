@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from random import Random
@@ -24,6 +25,10 @@ from typing import Any
 import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from steps.study import show
 
 from distal.scoring import PACKED, PADDED, PREFIX_SHARED, Layout, score_rows
 from distal.types import TokenRow
@@ -110,24 +115,34 @@ def places(layout: Layout, rows: list[TokenRow], budget: int) -> int:
     )
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    lines = [
-        "| vocabulary | tokens per micro-batch | layout | tokens, with padding | s | against padded |",
-        "|---:|---:|---|---:|---:|---:|",
-    ]
+def table(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Header and rows, for people."""
     base = {
         (r["vocabulary"], r["tokens_per_micro_batch"]): r["seconds"]
         for r in results
         if r["layout"] == "padded"
     }
-    for r in results:
-        ratio = base[r["vocabulary"], r["tokens_per_micro_batch"]] / r["seconds"]
-        lines.append(
-            f"| {r['vocabulary']:,} | {r['tokens_per_micro_batch']:,} | `{r['layout']}` | {r['tokens']:,} | "
-            f"{r['seconds']:.2f} | {ratio:.2f} x |"
-        )
-    return "\n".join(lines)
+    return {
+        "header": [
+            "vocabulary",
+            "tokens per micro-batch",
+            "layout",
+            "places",
+            "CPU seconds",
+            "against padded",
+        ],
+        "rows": [
+            [
+                f"{r['vocabulary']:,}",
+                f"{r['tokens_per_micro_batch']:,}",
+                f"`{r['layout']}`",
+                f"{r['tokens']:,}",
+                r["seconds"],
+                f"{base[r['vocabulary'], r['tokens_per_micro_batch']] / r['seconds']:.2f} x",
+            ]
+            for r in results
+        ],
+    }
 
 
 def main() -> None:
@@ -145,8 +160,8 @@ def main() -> None:
             results += measure(
                 vocabulary, budget, toy=arguments.toy, rounds=1 if arguments.toy else arguments.rounds
             )
-            print(table(results[-len(LAYOUTS) :]), flush=True)
-    print(table(results))
+            show(table(results[-len(LAYOUTS) :]))
+    show(table(results))
     if arguments.toy:
         return
     record = {
@@ -159,6 +174,7 @@ def main() -> None:
             "load_average_at_end": os.getloadavg(),
         },
         "results": results,
+        "tables": {"layouts": table(results)},
     }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 

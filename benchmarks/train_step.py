@@ -35,11 +35,13 @@ RESULTS = Path(__file__).parent / "results"
 WORKLOADS = ("ultrafeedback", "hh", "summarize", "fixed")
 ABLATION: dict[str, dict[str, Any]] = {
     "as it comes": {},
-    "layout: padded": {"layout": "padded"},
-    "the model's own head, logits kept": {"own_head": True},
-    "strategy: recompute": {"strategy": "recompute"},
-    "activation checkpointing": {"gradient_checkpointing": True},
-    "micro-batches of one pair": {"micro_batch_size": 1},
+    "prompts shared (layout: packed)": {"layout": "packed"},
+    "nothing padded (layout: padded)": {"layout": "padded"},
+    "the fused head (logits kept)": {"own_head": True},
+    "all of these": {"layout": "padded", "own_head": True},
+    "kept graphs (strategy: recompute)": {"strategy": "recompute"},
+    "kept activations (activation checkpointing)": {"gradient_checkpointing": True},
+    "token budgets (micro-batches of one pair)": {"micro_batch_size": 1},
 }
 
 

@@ -25,6 +25,8 @@ class TokenRow:
             when the data is unpaired.
         source_row: 0-based row of the user's data file, for messages.
         reference_score: summed log-probability of the completion under the reference, nats; NaN until known.
+        completion_mask: for each completion token whether its log-probability is part of the score, at least one
+            True; None where all are. What is left out (a further turn of the user, say) is read and not scored.
     """
 
     input_ids: Sequence[int]
@@ -33,11 +35,22 @@ class TokenRow:
     unit: int
     source_row: int
     reference_score: float = float("nan")
+    completion_mask: Sequence[bool] | None = None
 
     @property
     def completion_length(self) -> int:
-        """Number of completion tokens."""
+        """Number of completion tokens, scored or not."""
         return len(self.input_ids) - self.prompt_length
+
+    @property
+    def scored_length(self) -> int:
+        """Number of completion tokens whose log-probabilities make up the score.
+
+        Example:
+            >>> TokenRow([1, 5, 6, 7], 1, True, 0, 0, completion_mask=[True, False, True]).scored_length
+            2
+        """
+        return self.completion_length if self.completion_mask is None else sum(self.completion_mask)
 
 
 @runtime_checkable

@@ -54,6 +54,9 @@ def test_full_fine_tuning(align: Run, model_folder: Path, tmp_path: Path) -> Non
     assert state["versions"]["torch"] == metadata.version("torch")
     assert not (out / ".distal.lock").exists()
     assert not (out / ".partial").exists()
+    # tokenised rows are kept, and the next run finds them
+    (kept,) = [path for path in (tmp_path / "cache" / "rows").iterdir() if path.name != "locks"]
+    assert (kept / "rows.arrow").is_file()
 
 
 def test_certificate_is_that_of_the_saved_model(

@@ -147,7 +147,7 @@ def test_temporary_file_that_cannot_be_written(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(OutputError, match=r"No such file or directory; make room .* TMPDIR"):
-        prepare_dataset([GOOD], words)
+        prepare_dataset([GOOD] * 1000, words)
 
 
 def test_nothing_left_says_why(words: PreTrainedTokenizerFast) -> None:

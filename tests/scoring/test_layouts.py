@@ -5,6 +5,7 @@ Tolerances: 1e-5 of the score and of the largest gradient in float32, 1e-10 in f
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -242,3 +243,47 @@ def test_units_with_one_prompt_meet_in_one_pass():
     rows = [row for prompt in (a, b, a, b) for row in answers_to(prompt, [3, 4], [5])]
     groups = LAYOUTS["prefix shared"].cut_by_tokens(rows, 2, budget=26)
     assert sorted(map(sorted, groups)) == [[0, 2], [1, 3]]
+
+
+def masked(rows: list[TokenRow], seed: int = 0) -> list[TokenRow]:
+    """The same rows, half of them with a mask that leaves some of their completion tokens out."""
+    random = Random(seed)
+    found: list[TokenRow] = []
+    for row in rows:
+        mask = [random.random() < 0.5 for _ in range(row.completion_length)]
+        mask[random.randrange(len(mask))] = True
+        found.append(replace(row, completion_mask=mask) if random.random() < 0.5 else row)
+    return found
+
+
+def test_the_score_is_the_sum_over_what_the_mask_leaves(make_llama):
+    """Beside log-probabilities of the whole sequence, token by token, without any of the library's code."""
+    model = make_llama(dtype=torch.float64).eval()
+    rows = masked(random_rows())
+    assert 2 < sum(row.completion_mask is not None for row in rows) < len(rows)
+    expected: list[float] = []
+    for row in rows:
+        with torch.no_grad():
+            log_probs = model(input_ids=torch.tensor([list(row.input_ids)])).logits[0].log_softmax(-1)
+        total = 0.0
+        for k, token in enumerate(row.input_ids[row.prompt_length :]):
+            if row.completion_mask is None or row.completion_mask[k]:
+                total += log_probs[row.prompt_length + k - 1, token].item()
+        expected.append(total)
+    for layout in LAYOUTS.values():
+        scores = score_rows(model, rows, layout)
+        torch.testing.assert_close(scores, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_layouts_agree_on_masked_rows(make_llama):
+    assert_layouts_agree(make_llama().eval(), masked(random_rows()), 1e-5)
+
+
+@pytest.mark.parametrize("mask", [[True], [False, False]])
+def test_a_mask_must_fit_and_leave_something(mask):
+    row = replace(answers_to([1, 5], [6, 7])[0], completion_mask=mask, source_row=3)
+    for layout in LAYOUTS.values():
+        with pytest.raises(
+            ValueError, match=r"row 3: .*an entry for each of 2 tokens, at least one of them true"
+        ):
+            layout.lay_out([row])

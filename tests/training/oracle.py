@@ -48,7 +48,7 @@ def sequence_scores(rows, policy, paired):
     if not paired:
         desirable = torch.tensor([row.desirable for row in rows])
         return SequenceScores.from_samples(policy, reference, desirable)
-    lengths = torch.tensor([row.completion_length for row in rows[0::2]])
+    lengths = torch.tensor([row.scored_length for row in rows[0::2]])
     return SequenceScores.from_pairs(
         policy[0::2], policy[1::2], reference[0::2], reference[1::2], chosen_lengths=lengths
     )

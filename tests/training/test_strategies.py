@@ -16,7 +16,7 @@ from distal.scoring import score_rows, weighted_score
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.memory import graph_bytes
 from distal.training.strategies.unit_gradients import UnitGradients, adapter_matrices
-from tests.training.oracle import engine_step, gradients
+from tests.training.oracle import assert_same, engine_step, gradients, plain_autograd
 
 ONE = MicroBatchLimit(units=1)
 
@@ -49,9 +49,14 @@ def passes(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [1, 2])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_each_unit_has_the_gradient_of_its_own_backward_pass(make_llama, make_rows, width, dtype):
+@pytest.mark.parametrize(("dtype", "masked"), [(None, False), (torch.bfloat16, False), (None, True)])
+def test_each_unit_has_the_gradient_of_its_own_backward_pass(make_llama, make_rows, width, dtype, masked):
     model, rows = with_lora(make_llama(), target_modules=["q_proj", "lm_head"]), make_rows(4)
+    if masked:  # every other token of a completion, from the first on
+        rows = [
+            dataclasses.replace(row, completion_mask=[k % 2 == 0 for k in range(row.completion_length)])
+            for row in rows
+        ]
     units = UnitGradients(adapter_matrices(model), 8, dtype)
     with units.record(rows, width):
         live = score_rows(model, rows)
@@ -230,3 +235,18 @@ def test_after_a_step_that_failed_the_next_is_exact(make_llama, make_rows, strat
     assert loss == expected[0]
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[1][name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("strategy", ["retain", "recompute"])
+def test_masked_rows_have_one_gradient_in_every_strategy(make_llama, make_rows, strategy):
+    """`sft` per token counts the tokens that are scored, and no others."""
+    rows = [
+        dataclasses.replace(row, completion_mask=[k % 3 == 0 for k in range(row.completion_length)])
+        for row in make_rows(3)
+    ]
+    objective = get_objective(
+        "mix", parts=[{"objective": "aot"}, {"objective": "sft", "weight": 0.1, "per_token": True}]
+    )
+    model = make_llama()
+    expected = plain_autograd(model, rows, objective, True)
+    assert_same(engine_step(model, rows, objective, True, ONE, strategy=strategy), expected, 1e-5)

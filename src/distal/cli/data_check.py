@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading
+from distal.cli.grouping import grouped
+from distal.cli.reading import READING, Reading
 
 __all__ = ["register"]
 
@@ -16,37 +17,28 @@ _TOKENS, _RESULT = "Tokens", "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the group."""
-    app.command("check")(check)
+    app.command("check")(grouped(check))
 
 
 def check(  # noqa: PLR0913 - the parameters of a verb are its options
     data: Annotated[
         str, typer.Argument(help="Preferences: .jsonl, .json, .csv (also .gz), .parquet, folder or hub id.")
     ],
-    split: reading.Split = None,
+    reading: Reading,
     eval_data: Annotated[
         list[str] | None,
         typer.Option(
             help="Held-out data whose prompts should not occur in DATA; may be repeated.",
-            rich_help_panel=reading.READING,
+            rich_help_panel=READING,
         ),
     ] = None,
     eval_split: Annotated[
         str | None,
         typer.Option(
             help="Split of the held-out data, or of DATA without --eval-data.",
-            rich_help_panel=reading.READING,
+            rich_help_panel=READING,
         ),
     ] = None,
-    format: reading.Format = None,
-    map: reading.Map = None,
-    chat: reading.Chat = False,
-    from_grades: reading.FromGrades = None,
-    grades: reading.Grades = None,
-    grade_threshold: reading.GradeThreshold = None,
-    grade_ties: reading.GradeTies = None,
-    grade_margin: reading.GradeMargin = None,
-    grade_seed: reading.GradeSeed = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -97,22 +89,11 @@ def check(  # noqa: PLR0913 - the parameters of a verb are its options
     from distal.errors import DataError
     from distal.workflow.data_verbs import CheckOptions, check_json
     from distal.workflow.data_verbs import check as check_data
-    from distal.workflow.reading import read_options
 
     options = CheckOptions(
         data=data,
-        split=split,
-        reading=read_options(
-            format=format,
-            map=map,
-            chat=chat,
-            from_grades=from_grades,
-            grades=grades,
-            grade_threshold=grade_threshold,
-            grade_ties=grade_ties,
-            grade_margin=grade_margin,
-            grade_seed=grade_seed,
-        ),
+        split=reading.split,
+        reading=reading.options(),
         eval_data=tuple(eval_data or ()),
         eval_split=eval_split,
         tokenizer=tokenizer,

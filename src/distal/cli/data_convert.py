@@ -7,37 +7,29 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading
+from distal.cli.grouping import grouped
+from distal.cli.reading import GRADES, Reading
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the group."""
-    app.command("convert")(convert)
+    app.command("convert")(grouped(convert))
 
 
-def convert(  # noqa: PLR0913 - the parameters of a verb are its options
+def convert(
     data: Annotated[
         str, typer.Argument(help="Preferences: .jsonl, .json, .csv (also .gz), .parquet, folder or hub id.")
     ],
     output: Annotated[Path, typer.Argument(help="File to write: .jsonl, .jsonl.gz or .parquet.")],
-    split: reading.Split = None,
-    format: reading.Format = None,
-    map: reading.Map = None,
-    chat: reading.Chat = False,
-    from_grades: reading.FromGrades = None,
-    grades: reading.Grades = None,
-    grade_threshold: reading.GradeThreshold = None,
-    grade_ties: reading.GradeTies = None,
-    grade_margin: reading.GradeMargin = None,
-    grade_seed: reading.GradeSeed = None,
+    reading: Reading,
     grade_weights: Annotated[
         bool,
         typer.Option(
             "--grade-weights",
             help="Add a column weight: difference of grades over its mean.",
-            rich_help_panel=reading.GRADES,
+            rich_help_panel=GRADES,
         ),
     ] = False,
     on_bad_rows: Annotated[str, typer.Option(help="drop (counted) or error.")] = "drop",
@@ -45,21 +37,11 @@ def convert(  # noqa: PLR0913 - the parameters of a verb are its options
 ) -> None:
     """Write data in the columns prompt, chosen, rejected, or prompt, completion, label."""
     from distal.workflow.data_verbs import convert_file
-    from distal.workflow.reading import read_options
 
-    options = read_options(
-        format=format,
-        map=map,
-        chat=chat,
-        from_grades=from_grades,
-        grades=grades,
-        grade_threshold=grade_threshold,
-        grade_ties=grade_ties,
-        grade_margin=grade_margin,
-        grade_seed=grade_seed,
-        grade_weights=grade_weights,
+    options = reading.options(grade_weights=grade_weights)
+    report = convert_file(
+        data, output, options, split=reading.split, on_bad_rows=on_bad_rows, overwrite=overwrite
     )
-    report = convert_file(data, output, options, split=split, on_bad_rows=on_bad_rows, overwrite=overwrite)
     for line in report.summary():
         typer.echo(line)
     typer.echo(f"Written: {output}")

@@ -7,80 +7,32 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import reading
+from distal.cli.grouping import grouped
+from distal.cli.reading import Reading
+from distal.cli.scoring import MODELS, Scoring
 
 __all__ = ["register"]
 
-_MODELS, _DATA, _RESULT = "Models", "Data", "Result"
+_RESULT = "Result"
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the application."""
     verbs = typer.Typer(no_args_is_help=True, help="Evaluate a model against its reference on preferences.")
-    verbs.command("dominance")(dominance)
+    verbs.command("dominance")(grouped(dominance))
     app.add_typer(verbs, name="evaluate")
 
 
 def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
-    model: Annotated[
-        str, typer.Option(help="Local folder or hub id of a model or PEFT adapter.", rich_help_panel=_MODELS)
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Preferences: .jsonl, .json, .csv (also .gz), .parquet, folder or hub id.",
-            rich_help_panel=_DATA,
-        ),
-    ],
+    scoring: Scoring,
+    reading: Reading,
     reference: Annotated[
         str | None,
         typer.Option(
             help="Model that rewards are measured against; an adapter's own base if absent.",
-            rich_help_panel=_MODELS,
+            rich_help_panel=MODELS,
         ),
     ] = None,
-    split: reading.Split = None,
-    format: reading.Format = None,
-    map: reading.Map = None,
-    chat: reading.Chat = False,
-    from_grades: reading.FromGrades = None,
-    grades: reading.Grades = None,
-    grade_threshold: reading.GradeThreshold = None,
-    grade_ties: reading.GradeTies = None,
-    grade_margin: reading.GradeMargin = None,
-    grade_seed: reading.GradeSeed = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer, if not the model's.", rich_help_panel=_MODELS)
-    ] = None,
-    chat_template: Annotated[str | None, typer.Option(help="Jinja file.", rich_help_panel=_MODELS)] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="float32, bfloat16, float16, float64, or auto: as stored.", rich_help_panel=_MODELS
-        ),
-    ] = "float32",
-    attn_implementation: Annotated[
-        str | None, typer.Option(help="eager, sdpa, flash_attention_2, ...", rich_help_panel=_MODELS)
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the models.", rich_help_panel=_MODELS
-        ),
-    ] = False,
-    max_length: Annotated[int, typer.Option(help="Longest row, tokens.", rich_help_panel=_DATA)] = 1024,
-    truncation: Annotated[
-        str, typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=_DATA)
-    ] = "drop",
-    on_bad_rows: Annotated[
-        str, typer.Option(help="drop (counted) or error.", rich_help_panel=_DATA)
-    ] = "drop",
-    tokens_per_batch: Annotated[
-        int, typer.Option(help="Tokens per forward pass.", rich_help_panel=_DATA)
-    ] = 8192,
-    layout: Annotated[
-        str, typer.Option(help="auto, padded, packed or prefix_shared; speed only.", rich_help_panel=_DATA)
-    ] = "auto",
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.", rich_help_panel=_RESULT)
     ] = 0.95,
@@ -115,40 +67,18 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
 
     from distal.report import certificate_table
     from distal.workflow.certification import CertifyOptions, certificate_json, certify
-    from distal.workflow.reading import read_options
 
     options = CertifyOptions(
-        model=model,
-        data=data,
+        **vars(scoring),
         reference=reference,
-        split=split,
-        tokenizer=tokenizer,
-        chat_template=chat_template,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        trust_remote_code=trust_remote_code,
-        max_length=max_length,
-        truncation=truncation,
-        on_bad_rows=on_bad_rows,
-        tokens_per_batch=tokens_per_batch,
-        layout=layout,
         confidence=confidence,
         resamples=resamples,
         seed=seed,
         output=output,
         plot=plot,
         overwrite=overwrite,
-        reading=read_options(
-            format=format,
-            map=map,
-            chat=chat,
-            from_grades=from_grades,
-            grades=grades,
-            grade_threshold=grade_threshold,
-            grade_ties=grade_ties,
-            grade_margin=grade_margin,
-            grade_seed=grade_seed,
-        ),
+        split=reading.split,
+        reading=reading.options(),
     )
     notes = Console(stderr=True)
     certificate = certify(

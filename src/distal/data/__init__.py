@@ -9,6 +9,7 @@ tokens.
 from __future__ import annotations
 
 from distal.data.collation import collate_units
+from distal.data.folders import default_cache_dir
 from distal.data.formats import FORMATS, Format
 from distal.data.grading import GradeOptions
 from distal.data.loading import DataLike
@@ -33,6 +34,7 @@ __all__ = [
     "TokenizedPreferences",
     "Truncation",
     "collate_units",
+    "default_cache_dir",
     "open_preferences",
     "parse_map",
     "prepare_dataset",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Iterable
 
 from distal.data.schemas import Preference, Text
 
-__all__ = ["plain_text", "prompt_key", "prompt_text"]
+__all__ = ["group_key", "plain_text", "prompt_key", "prompt_text"]
 
 
 def prompt_text(prompt: Text) -> str:
@@ -38,3 +39,21 @@ def prompt_key(row: Preference) -> int:
         parts += sorted(json.dumps(side, sort_keys=True) for side in row.completions)
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def group_key(prompt: str, completions: Iterable[str]) -> int:
+    """64 bits, equal for tokenised rows of the same prompt: a split keeps them on one side.
+
+    An empty prompt says nothing: then equal completions are what should stay together.
+
+    Example:
+        >>> (
+        ...     group_key("Why?", ["So."]) == group_key("Why? ", ["No."]),
+        ...     group_key("", "a") == group_key("", "b"),
+        ... )
+        (True, False)
+    """
+    parts = [prompt.strip()]
+    if not parts[0]:
+        parts += sorted(completions)
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")

@@ -20,6 +20,7 @@ from distal.data.files import (
     row_count,
     unreadable,
 )
+from distal.data.identity import Content, content_of_dataset, content_of_file
 from distal.data.values import describe_json_type
 from distal.errors import ConfigError, DataError
 
@@ -47,6 +48,7 @@ class RawRows:
         columns: names of the columns of a table; None where every row names its own.
         count: number of rows, where that is known at once or by counting lines; else None. For progress bars only.
         only_strings: every value is a string, as in CSV.
+        content: tells the rows from any others; None for rows in memory.
     """
 
     name: str
@@ -54,6 +56,7 @@ class RawRows:
     columns: tuple[str, ...] | None = None
     count: Callable[[], int | None] = lambda: None
     only_strings: bool = False
+    content: Content | None = None
 
 
 def open_rows(data: DataLike, *, split: str | None = None, name: str = "train") -> RawRows:
@@ -115,6 +118,7 @@ def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
         names,
         lambda: row_count(path),
         only_strings=reader is read_csv,
+        content=content_of_file(path),
     )
 
 
@@ -192,7 +196,9 @@ def _from_dataset(dataset: datasets.Dataset, name: str) -> RawRows:
             for values in zip(*(batch[column] for column in wanted), strict=True):
                 yield dict(zip(wanted, values, strict=True))
 
-    return RawRows(name, read, tuple(dataset.column_names), dataset.__len__)
+    return RawRows(
+        name, read, tuple(dataset.column_names), dataset.__len__, content=content_of_dataset(dataset)
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -64,6 +64,7 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
                 unit=unit,
                 source_row=int(store.source_rows[row]),
                 reference_score=self._score(unit * self._per_unit + row - first),
+                completion_mask=store.mask(row),
             )
             for row in range(first, first + self._per_unit)
         ]
@@ -95,8 +96,18 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
 
     @property
     def completion_lengths(self) -> NDArray[np.int64]:
-        """Completion tokens per row, (n_rows,)."""
+        """Completion tokens per row, scored or not, (n_rows,)."""
         return self.lengths - self._store.prompt_lengths[self._rows]
+
+    @property
+    def scored_lengths(self) -> NDArray[np.int64]:
+        """Completion tokens per row that make up its score, (n_rows,)."""
+        return self._store.scored_lengths[self._rows].astype(np.int64)
+
+    @property
+    def desirable(self) -> NDArray[np.bool_]:
+        """Whether each row is chosen or liked, (n_rows,)."""
+        return self._store.desirable[self._rows]
 
     @property
     def has_reference_scores(self) -> bool:
@@ -110,20 +121,21 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over what the model will see: token ids, prompt lengths, labels, their order, and the kind.
+        """SHA-256 over what the model will see: ids, prompt lengths, labels, masks, their order, and the kind.
 
         It depends on nothing else, so that it is the same in every process and for every way to the same
         rows.
         """
-        digest = hashlib.sha256(f"distal-rows-1:{self.kind}:{self.n_rows}".encode())
-        for column in (
-            self.lengths,
-            self._store.prompt_lengths[self._rows],
-            self._store.desirable[self._rows],
-        ):
+        digest, store = hashlib.sha256(f"distal-rows-1:{self.kind}:{self.n_rows}".encode()), self._store
+        for column in (self.lengths, store.prompt_lengths[self._rows], store.desirable[self._rows]):
             digest.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
-        for row in self._rows:
-            digest.update(np.ascontiguousarray(self._store.tokens(int(row)), dtype="<i4").tobytes())
+        whole = np.array_equal(self._units, np.arange(len(store) // self._per_unit))
+        for tokens in store.all_tokens() if whole else map(store.tokens, self._rows.tolist()):
+            digest.update(np.ascontiguousarray(tokens, dtype="<i4").tobytes())
+        masks = map(store.mask, self._rows.tolist()) if store.has_masks else iter(())
+        for row, mask in enumerate(masks):
+            if mask is not None:
+                digest.update(f"mask:{row}:".encode() + bytes(mask))
         return digest.hexdigest()
 
     def text(self, index: int) -> dict[str, Any]:
@@ -206,12 +218,4 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
 
     def _prompt_keys(self) -> NDArray[np.uint64]:
         """A number per unit, equal for units of the same prompt."""
-        return np.array([_key(self.text(unit)) for unit in range(len(self))], dtype=np.uint64)
-
-
-def _key(texts: dict[str, Any]) -> int:
-    # An empty prompt says nothing: then equal completions must not be torn apart.
-    parts = [texts["prompt"].strip()]
-    if not parts[0]:
-        parts += sorted(str(value) for column, value in texts.items() if column not in ("prompt", "label"))
-    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")
+        return self._store.groups[self._units * self._per_unit]

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distal.data.chunks import Chunk, ChunkWorker, OnBadRows, process_chunks
+from distal.data.identity import rows_key, tokenizer_digest
 from distal.data.loading import DataLike
 from distal.data.preferences import TokenizedPreferences
 from distal.data.reading import Item, PreferenceSource, ReadOptions, open_preferences
-from distal.data.reasons import LENGTH_REASONS, RowProblem
-from distal.data.rendering import Rendered, render
 from distal.data.repeats import Repeats
 from distal.data.report import DataReport, Tally
-from distal.data.schemas import Preference
-from distal.data.store import ArrowBatch, RowBatch, RowWriter
-from distal.data.tokenization import Encoder, Encoding
-from distal.data.truncation import Truncation, check_truncation, fit
-from distal.errors import ConfigError, DataError
+from distal.data.row_cache import RowCache
+from distal.data.store import ArrowBatch, RowStore, RowWriter
+from distal.data.tokenization import Encoder
+from distal.data.truncation import Truncation, check_truncation
+from distal.errors import CacheError, ConfigError, DataError, OutputError
 from distal.progress import follow
 
 if TYPE_CHECKING:
@@ -32,10 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OnBadRows", "prepare_dataset"]
 
-OnBadRows = Literal["drop", "error"]
+logger = logging.getLogger(__name__)
 
 _CHUNK_ROWS = 1000
-_AHEAD = 2
 _PATIENCE = 2.0
 """Seconds without a progress bar: most files are read before."""
 
@@ -51,12 +49,16 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
     num_proc: int | None = None,
     name: str = "train",
     reading: ReadOptions | None = None,
+    cache_dir: str | Path | None = None,
 ) -> TokenizedPreferences:
     """Read, check and tokenise preference data.
 
-    Rows pass by in small portions and end up in a temporary file (in the folder that TMPDIR names), which is
-    mapped into memory: the size of the data set is limited by the disk. Where it takes longer, a progress bar is
-    shown, unless those of transformers are switched off (`transformers.utils.logging.disable_progress_bar`).
+    Rows pass by in small portions and end up in a file that is mapped into memory: the size of the data set is limited
+    by the disk. With `cache_dir` that file is kept under a digest of all that it depends on (the rows, the tokenizer
+    with its chat template, the options, the code), and found there the next time instead of tokenising again. Without,
+    it is a temporary one (in the folder that TMPDIR names); less than 1,000 rows stay in memory. Where it takes
+    longer, a progress bar is shown, unless those of transformers are switched off
+    (`transformers.utils.logging.disable_progress_bar`).
 
     Args:
         data: path of a .jsonl, .jsonl.gz, .json, .csv or .parquet file or of a folder written by
@@ -69,9 +71,11 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
         truncation: rows longer than `max_length`: "drop", "error", "truncate_prompt" (its end is kept) or
             "truncate_completion"; None does with them what `on_bad_rows` says.
         split: which split of a hub data set or a `datasets` folder with several; "train" by default.
-        num_proc: processes that tokenise; None for this one alone.
+        num_proc: processes that tokenise; None for this one alone. The result is the same, byte for byte.
         name: what to call data that has no path or id, in messages.
         reading: format, names of columns, and how grades become preferences; None to recognise the format.
+        cache_dir: folder for tokenised rows, such as `distal.data.default_cache_dir()`; None keeps none. Rows of a list
+            in memory are never kept.
 
     Returns:
         The tokenised data set; `.report` says what became of every row.
@@ -80,7 +84,7 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
         DataError: the data is missing, broken, of unknown columns, or nothing usable is left.
         ConfigError: an option has a value that it cannot have.
         ModelError: the tokenizer has no end-of-text token, or a chat template that is no template.
-        OutputError: the temporary file cannot be written.
+        OutputError: the file of tokenised rows cannot be written.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
@@ -98,15 +102,76 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
     truncation = on_bad_rows if truncation is None else truncation
     _check_options(max_length, on_bad_rows, truncation, num_proc)
     source = open_preferences(data, reading, split=split, name=name)
-    worker = _ChunkWorker(
+    worker = ChunkWorker(
         source.name, source.read, Encoder(tokenizer), tokenizer, max_length, on_bad_rows, truncation
     )
+    cache = None if cache_dir is None else RowCache(cache_dir)
+    key = None if cache is None else _key(source, worker, reading)
+    store, report = (
+        _tokenised(source, worker, num_proc)
+        if cache is None or key is None
+        else (_cached(cache, key, source, worker, num_proc))
+    )
+    return TokenizedPreferences(store, source.kind, report)
+
+
+def _key(source: PreferenceSource, worker: ChunkWorker, reading: ReadOptions | None) -> str | None:
+    """Name of the rows in the cache; None for rows in memory, and for tokenizers of which nothing is known."""
+    tokenizer = tokenizer_digest(worker.tokenizer)
+    if source.content is None or tokenizer is None:
+        return None
+    options: dict[str, Any] = {
+        name: getattr(worker, name) for name in ("max_length", "on_bad_rows", "truncation")
+    }
+    read = dataclasses.asdict(reading or ReadOptions())
+    return rows_key(source.content.digest(), tokenizer, {**options, **read, "kind": source.kind})
+
+
+def _cached(
+    cache: RowCache, key: str, source: PreferenceSource, worker: ChunkWorker, num_proc: int | None
+) -> tuple[RowStore, DataReport]:
+    """Rows from the cache, tokenised where they are not there."""
+    content = source.content
+    before = None if content is None else content.stamp()
+
+    def make(path: Path) -> dict[str, Any]:
+        return _tokenised(source, worker, num_proc, path)[1].to_dict()
+
+    def keep() -> bool:
+        return content is not None and content.stamp() == before
+
+    try:
+        found = cache.load(key)  # a cache that is there for reading only serves as well
+        if found is None:
+            cache.check_writable()
+    except CacheError:
+        found = None  # `fetch` will say so, and mend it
+    except OutputError as error:
+        logger.warning("%s. They go to a temporary file this time.", error)
+        return _tokenised(source, worker, num_proc)
+    store, known = cache.fetch(key, make, keep=keep) if found is None else found
+    report = DataReport.from_dict(known)
+    return store, dataclasses.replace(report, name=source.name, notes=source.notes)
+
+
+def _tokenised(
+    source: PreferenceSource, worker: ChunkWorker, num_proc: int | None, path: Path | None = None
+) -> tuple[RowStore, DataReport]:
+    """All rows of a source, written to a file, and what became of them.
+
+    Args:
+        source: opened data.
+        worker: makes rows of its items.
+        num_proc: processes.
+        path: file for the rows; None for a temporary one, or memory where they are few.
+    """
     tally, repeats, size = Tally(), Repeats(), _Size()
     items = source.items()
     first = list(itertools.islice(items, _CHUNK_ROWS))
-    with RowWriter() as writer:
-        chunks = _process(worker, _chunks(first, items), num_proc)
-        for chunk in chunks if len(first) < _CHUNK_ROWS else _shown(chunks, source):
+    small = len(first) < _CHUNK_ROWS
+    with RowWriter(path, in_memory=small and path is None) as writer:
+        chunks = process_chunks(worker, _chunks(first, items), None if small else num_proc)
+        for chunk in chunks if small else _shown(chunks, source):
             tally.merge(chunk.tally)
             repeats.add(chunk.keys, chunk.source_rows)
             size.add(chunk.batch)
@@ -115,18 +180,8 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
     tally.n_read = source.rows_seen()
     repeats.note(tally)
     report = _report(source, tally, size)
-    _check_result(report, max_length)
-    return TokenizedPreferences(store, source.kind, report)
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """What a chunk of rows became."""
-
-    tally: Tally = field(default_factory=Tally)
-    batch: ArrowBatch | None = None
-    keys: list[tuple[int, bool]] = field(default_factory=list)
-    source_rows: list[int] = field(default_factory=list)
+    _check_result(report, worker.max_length)
+    return store, report
 
 
 @dataclass(slots=True)
@@ -146,93 +201,6 @@ class _Size:
         self.longest = max(self.longest, int(lengths.max(initial=0)))
 
 
-@dataclass(frozen=True, slots=True)
-class _ChunkWorker:
-    """Makes a chunk of source rows into tokenised rows; travels to other processes as a whole."""
-
-    name: str
-    read: Callable[[Item], Iterator[Preference | RowProblem]]
-    encoder: Encoder
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int | None
-    on_bad_rows: OnBadRows
-    truncation: Truncation
-
-    def __call__(self, numbered: list[tuple[int, Item]]) -> _Chunk:
-        chunk, batch = _Chunk(), RowBatch()
-        rendered = list(self._render(numbered, chunk.tally))
-        for row, sides in zip(rendered, self._encode(rendered), strict=True):
-            try:
-                self._keep(row, sides, chunk, batch)
-            except RowProblem as problem:
-                self._refuse(row.source_row, problem, chunk.tally)
-        chunk.batch = batch.to_arrow()
-        return chunk
-
-    def _render(self, numbered: list[tuple[int, Item]], tally: Tally) -> Iterator[Rendered]:
-        for number, item in numbered:
-            for made in self._read(item):
-                tally.n_offered += 1
-                try:
-                    if isinstance(made, RowProblem):
-                        raise made
-                    yield render(made, number, self.tokenizer, self.name)
-                except RowProblem as problem:
-                    self._refuse(number, problem, tally)
-
-    def _read(self, item: Item) -> Iterator[Preference | RowProblem]:
-        """What an item yields; where reading breaks off, the reason comes last."""
-        try:
-            yield from self.read(item)
-        except RowProblem as problem:
-            yield problem
-
-    def _encode(self, rows: list[Rendered]) -> Iterator[list[Encoding]]:
-        """Encodings of each row's sides; rows from a template and plain ones each go in one call."""
-        encoded: dict[bool, Iterator[Encoding]] = {}
-        for templated in (False, True):
-            texts = [
-                (row.prompt, side) for row in rows if row.templated is templated for side in row.completions
-            ]
-            encoded[templated] = iter(self.encoder.encode(texts, templated=templated))
-        for row in rows:
-            yield list(itertools.islice(encoded[row.templated], len(row.completions)))
-
-    def _keep(self, row: Rendered, sides: list[Encoding], chunk: _Chunk, batch: RowBatch) -> None:
-        if not all(side.completion for side in sides):
-            raise RowProblem("empty_completion", "a completion has no tokens", "remove or mend the row")
-        fitted, cut = fit(sides, self.max_length, self.truncation)
-        remarks = [*row.remarks, *([cut] if cut else [])]
-        remarks += [
-            remark for remark in ("merged", "cut_at_eos") if any(getattr(side, remark) for side in fitted)
-        ]
-        for remark in remarks:
-            chunk.tally.note({"merged": "merged_boundary"}.get(remark, remark), [row.source_row])
-        for index, (side, text, desirable) in enumerate(
-            zip(fitted, row.completions, row.desirable, strict=True)
-        ):
-            batch.tokens += side.prompt + side.completion
-            batch.lengths.append(len(side.prompt) + len(side.completion))
-            batch.prompt_lengths.append(len(side.prompt))
-            batch.desirable.append(desirable)
-            batch.source_rows.append(row.source_row)
-            batch.prompts.append(row.prompt if index == 0 else None)
-            batch.completions.append(text)
-        chunk.keys.append(Repeats.keys(row.prompt, row.completions, row.desirable))
-        chunk.source_rows.append(row.source_row)
-
-    def _refuse(self, number: int, problem: RowProblem, tally: Tally) -> None:
-        """Count a row as left out, or raise `DataError` where the options say so."""
-        option = "truncation" if problem.reason in LENGTH_REASONS else "on_bad_rows"
-        policy = self.truncation if option == "truncation" else self.on_bad_rows
-        if policy == "error" or (policy != "drop" and self.on_bad_rows == "error"):
-            raise DataError(
-                f"{self.name}: row {number} (counted from 0): {problem}; or leave such rows out with "
-                f"{option}='drop'"
-            )
-        tally.drop(number, problem)
-
-
 def _chunks(
     first: list[tuple[int, Item]], rest: Iterator[tuple[int, Item]]
 ) -> Iterator[list[tuple[int, Item]]]:
@@ -241,24 +209,7 @@ def _chunks(
         yield chunk
 
 
-def _process(
-    worker: _ChunkWorker, chunks: Iterable[list[tuple[int, Item]]], num_proc: int | None
-) -> Iterator[_Chunk]:
-    """Chunks in their order, made here or in other processes; only a few are in the air at a time."""
-    if num_proc is None or num_proc == 1:
-        yield from map(worker, chunks)
-        return
-    pending: deque[Future[_Chunk]] = deque()
-    with ProcessPoolExecutor(num_proc, initializer=_start_process, initargs=(worker,)) as pool:
-        for chunk in chunks:
-            pending.append(pool.submit(_work, chunk))
-            if len(pending) >= _AHEAD * num_proc:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-def _shown(chunks: Iterable[_Chunk], source: PreferenceSource) -> Iterator[_Chunk]:
+def _shown(chunks: Iterable[Chunk], source: PreferenceSource) -> Iterator[Chunk]:
     """The chunks, with a progress bar where they take longer than a moment."""
     from transformers.utils import logging
 
@@ -271,20 +222,6 @@ def _shown(chunks: Iterable[_Chunk], source: PreferenceSource) -> Iterator[_Chun
         work=lambda chunk: chunk.tally.n_offered,
         patience=_PATIENCE,
     )
-
-
-_worker_here: list[_ChunkWorker] = []
-"""The worker of this process, where it is one that `_process` has started."""
-
-
-def _start_process(worker: _ChunkWorker) -> None:
-    # Processes are the parallelism here; threads of the tokenizer on top would only compete.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker_here[:] = [worker]
-
-
-def _work(chunk: list[tuple[int, Item]]) -> _Chunk:
-    return _worker_here[0](chunk)
 
 
 def _report(source: PreferenceSource, tally: Tally, size: _Size) -> DataReport:

@@ -12,6 +12,7 @@ from distal.data.files import Row
 from distal.data.formats import COLUMNS, Format, find_format
 from distal.data.formats.base import Made, attempt
 from distal.data.grading import GradeOptions, graded_preferences
+from distal.data.identity import Content
 from distal.data.loading import DataLike, RawRows, open_rows
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference, as_conversation
@@ -62,6 +63,7 @@ class PreferenceSource:
         notes: remarks about the data set as a whole.
         count: number of rows where that is known at little cost.
         rows_seen: rows of the source that the last pass of `items` has read.
+        content: tells the rows of the source from any others; None for rows in memory.
     """
 
     name: str
@@ -73,6 +75,7 @@ class PreferenceSource:
     notes: tuple[str, ...] = ()
     count: Callable[[], int | None] = lambda: None
     rows_seen: Callable[[], int] = lambda: 0
+    content: Content | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Preference | RowProblem]]:
         """Every preference, and every problem, with its source row."""
@@ -129,6 +132,7 @@ def open_preferences(
         notes=(*_form_notes(form, grades), *form.notes(columns)),
         count=raw.count,
         rows_seen=lambda: counter.seen,
+        content=raw.content,
     )
 
 

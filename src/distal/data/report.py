@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from distal.data.reasons import DROPPED, NOTED, RowProblem
@@ -99,6 +99,17 @@ class DataReport:
         record["n_dropped"] = self.n_dropped
         record["n_offered"] = self.n_kept + self.n_dropped
         return record
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> DataReport:
+        """The report that `to_dict` made a record of, also after a way through JSON."""
+        kept: dict[str, Any] = {item.name: record[item.name] for item in fields(DataReport)}
+        for part in ("dropped", "noted"):
+            kept[part] = {
+                key: RowCount(count["count"], tuple(count["first_rows"]), count["example"])
+                for key, count in record[part].items()
+            }
+        return DataReport(**{**kept, "notes": tuple(record["notes"])})
 
     def _balance(self) -> str:
         desirable = self.n_desirable or 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
@@ -55,8 +56,7 @@ def evaluate_dominance(
         ConfigError: an option out of range, before anything is scored.
     """
     check_options(**options)
-    rows = [row for index in range(len(dataset)) for row in dataset[index]]
-    if not rows:
+    if not len(dataset):
         raise DataError(
             "the held-out data set is empty, so there is nothing to evaluate; give it at least 2 rows"
         )
@@ -78,13 +78,16 @@ def evaluate_dominance(
             models = [model] if active is None or active is model else [model, active]
             layout = choose_layout(layout, models, autocast_dtype=autocast_dtype)
         known = active is None
-        reference_scores = _known_reference_scores(rows) if known else scores_of(active, "reference", layout)
+        reference_scores = (
+            _known_reference_scores(dataset) if known else scores_of(active, "reference", layout)
+        )
+    desirable, scored_lengths = _labels_and_lengths(dataset)
     return certificate_from_scores(
         scores_of(model, "policy", layout),
         reference_scores,
-        np.array([row.desirable for row in rows]),
+        desirable,
         paired=dataset.kind == "paired",
-        noise=score_noise(compute_dtype(model, autocast_dtype), [row.completion_length for row in rows]),
+        noise=score_noise(compute_dtype(model, autocast_dtype), scored_lengths),
         **options,
     )
 
@@ -158,13 +161,27 @@ def _active(
     return reference.active()
 
 
-def _known_reference_scores(rows: list[TokenRow]) -> NDArray[np.float64]:
+def _rows(dataset: RowSource) -> Iterator[TokenRow]:
+    """Rows one after another, never all of them at a time."""
+    return (row for index in range(len(dataset)) for row in dataset[index])
+
+
+def _labels_and_lengths(dataset: RowSource) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Of each row whether it is preferred, and how many of its tokens are scored; (rows,) each."""
+    known: Any = dataset  # a data set on disk knows both without reading its rows
+    if hasattr(known, "desirable") and hasattr(known, "scored_lengths"):
+        return known.desirable, known.scored_lengths
+    found = np.array([(row.desirable, row.scored_length) for row in _rows(dataset)], dtype=np.int64)
+    return found[:, 0].astype(np.bool_), found[:, 1]
+
+
+def _known_reference_scores(dataset: RowSource) -> NDArray[np.float64]:
     """The reference scores that the rows carry."""
-    scores = np.array([row.reference_score for row in rows], dtype=np.float64)
+    scores = np.array([row.reference_score for row in _rows(dataset)], dtype=np.float64)
     missing = int(np.isnan(scores).sum())
     if missing:
         raise DataError(
-            f"{missing} of {len(rows)} rows carry no reference score and no reference model was given; "
+            f"{missing} of {scores.size} rows carry no reference score and no reference model was given; "
             "pass the reference model that rewards are measured against"
         )
     return scores

@@ -20,19 +20,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from distal.data.folders import default_cache_dir
 from distal.errors import CacheError, OutputError
 
 __all__ = ["SCORING_VERSION", "ScoreCache", "default_cache_dir"]
 
 SCORING_VERSION = 1
 """Raised whenever a change of code changes scores by more than rounding."""
-
-
-def default_cache_dir() -> Path:
-    """`$DISTAL_CACHE`, or `distal` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`)."""
-    if named := os.environ.get("DISTAL_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "distal"
 
 
 class ScoreCache:

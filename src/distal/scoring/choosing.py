@@ -181,7 +181,7 @@ def _trial(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None)
         together = score_rows(model, rows, layout)
         replaced = score_rows(model, [*map(_other, rows[:-1]), rows[-1]], layout)
     dtype = compute_dtype(model, autocast_dtype)
-    allowed = _NOISE_ALLOWED * score_noise(dtype, [row.completion_length for row in rows])
+    allowed = _NOISE_ALLOWED * score_noise(dtype, [row.scored_length for row in rows])
     off = _distance(together, alone)
     # Mixtures of experts sort tokens of all rows, so that rounding moves with them.
     experts = any(

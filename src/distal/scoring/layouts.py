@@ -7,8 +7,8 @@ sum) is the same for every layout, and so are scores and gradients, to rounding.
 - `packed`: all rows one after another, without padding; none sees another.
 - `prefix_shared`: the same, and rows with the same prompt share its tokens: `[prompt, answer, answer, ...]`.
 
-Shape letters: B rows and T columns of the tensors that the model reads, R rows that are scored, N completion tokens
-of all of them together.
+Shape letters: B rows and T columns of the tensors that the model reads, R rows that are scored, N scored completion
+tokens of all of them together (`TokenRow.completion_mask`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
 from distal.scoring.segments import Segments
+from distal.scoring.targets import ids_of, scored_only, stretches, targets_of
 from distal.types import TokenRow
 
 __all__ = [
@@ -54,10 +55,10 @@ class LaidOutBatch:
         position_ids: (B, T) position of each token in its sequence; None where the model's own count is right.
         segments: what stands in the one row (B = 1) and who reads whom; None where every row is a sequence.
         predictions: (N,) places, numbered through all B rows, where the model, having read all up to there,
-            predicts a completion token; those of the first row first, in the order of its tokens. A place occurs
-            more than once where answers share their prompt.
+            predicts a scored completion token; those of the first row first, in the order of its tokens. A place
+            occurs more than once where answers share their prompt.
         targets: (N,) the predicted tokens.
-        counts: completion tokens of each row, R numbers on the host.
+        counts: scored completion tokens of each row, R numbers on the host.
     """
 
     input_ids: Tensor
@@ -123,7 +124,7 @@ class Padded:
     def lay_out(self, rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
         """See `Layout`."""
         _refuse_none(rows)
-        input_ids = torch.nn.utils.rnn.pad_sequence([_ids(row) for row in rows], batch_first=True)
+        input_ids = torch.nn.utils.rnn.pad_sequence([ids_of(row) for row in rows], batch_first=True)
         width = input_ids.shape[1]
         lengths = torch.tensor([len(row.input_ids) for row in rows])
         padded = bool(lengths.min() < width)
@@ -133,9 +134,9 @@ class Padded:
             (torch.arange(width) < lengths[:, None]).to(device) if padded else None,
             None,
             None,
-            _stretches(starts, [row.completion_length for row in rows]).to(device),
-            _targets(rows).to(device),
-            tuple(row.completion_length for row in rows),
+            scored_only(rows, stretches(starts, [row.completion_length for row in rows])).to(device),
+            targets_of(rows).to(device),
+            tuple(row.scored_length for row in rows),
         )
 
     def places(self, rows: Sequence[TokenRow]) -> int:
@@ -171,9 +172,9 @@ class Packed:
         starts = [end - row.completion_length - 1 for end, row in zip(accumulate(lengths), rows, strict=True)]
         return _in_one_row(
             rows,
-            [_ids(row) for row in rows],
+            [ids_of(row) for row in rows],
             Segments(tuple(lengths), (-1,) * len(rows)),
-            _stretches(starts, [row.completion_length for row in rows]),
+            stretches(starts, [row.completion_length for row in rows]),
             device,
         )
 
@@ -223,18 +224,18 @@ class PrefixShared:
             begin, parent = place, -1
             if shared:
                 parent, place = len(tokens), place + prompt
-                tokens.append(_ids(rows[together[0]])[:prompt])
+                tokens.append(ids_of(rows[together[0]])[:prompt])
                 parents.append(-1)
             for i in together:
                 # The end of the prompt predicts the first token of an answer, the answer itself the others.
                 starts[2 * i] = begin + prompt - 1
                 starts[2 * i + 1] = place if shared else begin + prompt
                 counts[2 * i : 2 * i + 2] = [1, rows[i].completion_length - 1]
-                tokens.append(_ids(rows[i])[prompt if shared else 0 :])
+                tokens.append(ids_of(rows[i])[prompt if shared else 0 :])
                 parents.append(parent)
                 place += len(tokens[-1])
         segments = Segments(tuple(len(ids) for ids in tokens), tuple(parents))
-        return _in_one_row(rows, tokens, segments, _stretches(starts, counts), device)
+        return _in_one_row(rows, tokens, segments, stretches(starts, counts), device)
 
     def places(self, rows: Sequence[TokenRow]) -> int:
         """See `Layout`."""
@@ -342,9 +343,9 @@ def _in_one_row(
         None,
         segments.position_ids()[None].to(device),
         segments,
-        predictions.to(device),
-        _targets(rows).to(device),
-        tuple(row.completion_length for row in rows),
+        scored_only(rows, predictions).to(device),
+        targets_of(rows).to(device),
+        tuple(row.scored_length for row in rows),
     )
 
 
@@ -353,25 +354,10 @@ def _refuse_none(rows: Sequence[TokenRow]) -> None:
         raise ValueError("a layout needs at least one row")
 
 
-def _ids(row: TokenRow) -> Tensor:
-    return torch.as_tensor(row.input_ids, dtype=torch.long)
-
-
 def _prompt(row: TokenRow) -> bytes:
     """Digest of a prompt's tokens: data sets have more prompts than should be kept as Python numbers."""
     tokens = np.asarray(row.input_ids[: row.prompt_length], dtype=np.int32)
     return blake2b(tokens.tobytes(), digest_size=16).digest()
-
-
-def _targets(rows: Sequence[TokenRow]) -> Tensor:
-    return torch.cat([_ids(row)[row.prompt_length :] for row in rows])
-
-
-def _stretches(starts: Sequence[int], counts: Sequence[int]) -> Tensor:
-    """`starts[k], starts[k] + 1, ...`, `counts[k]` numbers for each k."""
-    count = torch.tensor(counts)
-    before = count.cumsum(0) - count
-    return torch.arange(int(count.sum())) + (torch.tensor(starts) - before).repeat_interleave(count)
 
 
 def _lengths(rows: Sequence[TokenRow]) -> Sequence[int]:

@@ -1,12 +1,12 @@
 """Scores: the summed log-probability of a completion given its prompt.
 
-    log pi(y | x) = sum_t log softmax(logits_t)[y_t]        over the completion tokens, nats
+    log pi(y | x) = sum_t log softmax(logits_t)[y_t]        over the scored completion tokens, nats
 
-Only completion positions reach the language-model head. A hook on it takes the states on their way in; where the
-head is one matrix and what the model does to its logits is known, log-probabilities are computed from those states
-(`distal.scoring.head`), without keeping logits. Elsewhere (adapters on the head, sharded weights, logits that are
-something else) the hook only drops the other positions, and the model's own forward does the rest as its authors
-wrote it.
+Only positions of scored completion tokens reach the language-model head. A hook on it takes the states on their way
+in; where the head is one matrix and what the model does to its logits is known, log-probabilities are computed from
+those states (`distal.scoring.head`), without keeping logits. Elsewhere (adapters on the head, sharded weights, logits
+that are something else) the hook only drops the other positions, and the model's own forward does the rest as its
+authors wrote it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class ScoredBatch:
         reference: (n,) reference scores, nats.
         desirable: (n,) bool.
         source_row: (n,) row numbers in the user's data file.
-        completion_length: (n,) completion tokens.
+        completion_length: (n,) completion tokens that are scored.
         local: positions of this rank's rows among the n, in the order in which the rank holds them.
     """
 
@@ -132,7 +132,7 @@ def without_rounding(batch: ScoredBatch, dtype: torch.dtype) -> ScoredBatch:
 
 
 def _table(rows: Sequence[TokenRow], policy: Tensor) -> Tensor:
-    """(rows, 5): policy score, reference score, label, source row, completion length."""
+    """(rows, 5): policy score, reference score, label, source row, scored completion tokens."""
     n = len(rows)
     table = np.empty((n, 5))
     table[:, 0] = policy.detach().double().cpu().numpy()
@@ -140,7 +140,7 @@ def _table(rows: Sequence[TokenRow], policy: Tensor) -> Tensor:
     table[:, 1] = np.fromiter((row.reference_score for row in rows), float, n)
     table[:, 2] = np.fromiter((row.desirable for row in rows), float, n)
     table[:, 3] = np.fromiter((row.source_row for row in rows), float, n)
-    table[:, 4] = np.fromiter((row.completion_length for row in rows), float, n)
+    table[:, 4] = np.fromiter((row.scored_length for row in rows), float, n)
     return torch.from_numpy(table)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from transformers import TrainingArguments
 
+from distal.data.folders import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
 from distal.errors import ConfigError
@@ -178,6 +180,12 @@ class AlignmentConfig(TrainingArguments):
         "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
     )
     dataset_num_proc: int | None = _option(None, "Processes for tokenization; None for one.")
+    dataset_cache: bool = _option(
+        True, "Keep tokenised rows of files and data sets, so that the next run need not tokenise them."
+    )
+    dataset_cache_dir: str | None = _option(
+        None, "Folder of tokenised rows; None for $DISTAL_CACHE or the user's cache folder."
+    )
     disable_dropout: bool = _option(
         True, "Switch dropout off in policy and reference, so that rewards carry no noise."
     )
@@ -254,6 +262,13 @@ class AlignmentConfig(TrainingArguments):
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
     @property
+    def row_cache_dir(self) -> Path | None:
+        """Where tokenised rows are kept; None where they are not."""
+        if not self.dataset_cache:
+            return None
+        return default_cache_dir() if self.dataset_cache_dir is None else Path(self.dataset_cache_dir)
+
+    @property
     def health_thresholds(self) -> HealthThresholds | None:
         """Thresholds of the guards; None where they are off."""
         return HealthThresholds.from_option(self.health)
@@ -307,6 +322,8 @@ class AlignmentConfig(TrainingArguments):
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
                 )
+        if self.dataset_cache_dir is not None and not self.dataset_cache:
+            raise ConfigError("dataset_cache_dir has no effect with dataset_cache: false; leave it out")
         if self.kl_baseline == "mismatched":
             raise ConfigError(
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "

@@ -51,7 +51,7 @@ def check_initial_policy(
     with torch.no_grad(), autocast(next(model.parameters()).device, autocast_dtype):
         policy = score_rows(model, rows, layout).double().cpu().numpy()
     model.train(was_training)
-    noise = score_noise(compute_dtype(model, autocast_dtype), [row.completion_length for row in rows])
+    noise = score_noise(compute_dtype(model, autocast_dtype), [row.scored_length for row in rows])
     tolerance = _NOISE_ALLOWED * noise
     rewards = policy - reference
     worst = int(np.argmax(np.abs(rewards) / tolerance))

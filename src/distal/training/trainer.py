@@ -146,6 +146,7 @@ class AlignmentTrainer(LayoutTrainer, StatefulTrainer):
                 on_bad_rows=args.on_bad_rows,
                 num_proc=args.dataset_num_proc,
                 name=name,
+                cache_dir=args.row_cache_dir,
             )
         if self.objective.needs == "paired" and data.kind != "paired":
             raise ConfigError(

@@ -6,81 +6,46 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
 from distal.errors import ConfigError, OutputError
 from distal.evaluation import DominanceCertificate, evaluate_dominance
 from distal.report.figures import plot_reward_quantiles
-from distal.scoring import LAYOUT_NAMES
-from distal.scoring.loading import check_vocabulary, is_adapter, load_model, load_tokenizer
+from distal.scoring.loading import is_adapter
 from distal.scoring.reference import AdapterOff
-from distal.workflow.preparation import read_chat_template
+from distal.workflow.scoring import ScoringOptions, scored_data, scored_model, scoring_tokenizer
 
 __all__ = ["CertifyOptions", "certify"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyOptions:
+class CertifyOptions(ScoringOptions):
     """What `distal evaluate dominance` can be told.
 
     Attributes:
-        model: local folder or hub id of the model or adapter to evaluate.
-        data: preferences, paired or unpaired.
         reference: model that rewards are measured against; None for an adapter's own base model.
-        split: split of a hub data set or `datasets` folder.
-        tokenizer: None for the model's.
-        chat_template: Jinja file; None for the tokenizer's.
-        dtype: of the weights in memory, for both models.
-        attn_implementation: None for transformers' choice.
-        trust_remote_code: run Python code that comes with the models.
-        max_length: longest prompt plus completion, tokens.
-        truncation: drop, error, truncate_prompt or truncate_completion.
-        on_bad_rows: drop or error.
-        tokens_per_batch: tokens per forward pass, with padding; memory and speed only.
-        layout: auto, padded, packed or prefix_shared; memory and speed only.
         confidence: of the intervals.
         resamples: bootstrap resamples.
         seed: of the resamples.
         output: folder for `dominance.json` and `reward_quantiles.png`.
         plot: PNG file for the figure.
         overwrite: whether files of those names may be replaced.
-        progress: whether to show progress bars.
-        reading: format of the data, names of its columns, how grades become preferences.
     """
 
-    model: str
-    data: str
     reference: str | None = None
-    split: str | None = None
-    tokenizer: str | None = None
-    chat_template: str | None = None
-    dtype: str = "float32"
-    attn_implementation: str | None = None
-    trust_remote_code: bool = False
-    max_length: int = 1024
-    truncation: str = "drop"
-    on_bad_rows: str = "drop"
-    tokens_per_batch: int = 8192
-    layout: str = "auto"
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 0
     output: Path | None = None
     plot: Path | None = None
     overwrite: bool = False
-    progress: bool = True
-    reading: ReadOptions = ReadOptions()
 
     def __post_init__(self) -> None:
-        least = {"max_length": 2, "tokens_per_batch": 1, "resamples": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} must be at least {value}; got {getattr(self, name)}.")
-        if self.layout not in LAYOUT_NAMES:
-            raise ConfigError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {self.layout!r}.")
+        super().__post_init__()
+        if self.resamples < 1:
+            raise ConfigError(f"resamples must be at least 1; got {self.resamples}.")
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence must lie between 0 and 1; got {self.confidence}.")
         if self.output is None and self.plot is None and self.overwrite:
@@ -114,23 +79,8 @@ def certify(
         DistalError: anything that the user can mend.
     """
     _refuse_existing(options)
-    tokenizer: Any = load_tokenizer(
-        options.tokenizer or options.model, trust_remote_code=options.trust_remote_code
-    )
-    if options.chat_template is not None:
-        tokenizer.chat_template = read_chat_template(options.chat_template)
-    data: TokenizedPreferences = prepare_dataset(
-        options.data,
-        tokenizer,
-        max_length=options.max_length,
-        on_bad_rows=cast(Any, options.on_bad_rows),  # checked there
-        truncation=cast(Any, options.truncation),
-        split=options.split,
-        name="data",
-        reading=options.reading,
-    )
-    for line in data.report.summary():
-        tell(line)
+    tokenizer = scoring_tokenizer(options)
+    data = scored_data(options, tokenizer, tell)
     model, reference = _models(options, tokenizer)
     certificate = evaluate_dominance(
         model,
@@ -168,23 +118,12 @@ def _refuse_existing(options: CertifyOptions) -> None:
 
 def _models(options: CertifyOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Any]:
     """The model and its reference on the best device."""
-    from accelerate import PartialState
-
-    settings: dict[str, Any] = {
-        "dtype": options.dtype,
-        "attn_implementation": options.attn_implementation,
-        "trust_remote_code": options.trust_remote_code,
-    }
     if options.reference is None and not is_adapter(options.model):
         raise ConfigError(
             f"reference is missing: rewards of {options.model} are measured against another model, usually "
             "the one it was trained from; give --reference. (Only adapters name their base themselves.)"
         )
-    device = PartialState().device
-    model = load_model(options.model, **settings).to(device)
-    check_vocabulary(model, tokenizer)
+    model = scored_model(options.model, options, tokenizer)
     if options.reference is None:
         return model, AdapterOff(model)
-    reference = load_model(options.reference, **settings).to(device)
-    check_vocabulary(reference, tokenizer)
-    return model, reference
+    return model, scored_model(options.reference, options, tokenizer)

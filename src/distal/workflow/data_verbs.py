@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from distal.data import ReadOptions, open_preferences, prepare_dataset
+from distal.data import ReadOptions, default_cache_dir, open_preferences, prepare_dataset
 from distal.data.checking import CheckSettings, DataCheck, check_data
 from distal.data.conversion import convert, split
 from distal.data.report import DataReport
@@ -127,6 +127,7 @@ def _tokenized(options: CheckOptions, tokenizer: Any) -> Any:
             num_proc=options.num_proc,
             name="data",
             reading=options.reading,
+            cache_dir=default_cache_dir(),
         )
     except DataError as error:
         return error

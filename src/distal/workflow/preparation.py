@@ -53,6 +53,7 @@ def prepared_data(
         "on_bad_rows": training.on_bad_rows,
         "truncation": training.truncation,
         "num_proc": training.dataset_num_proc,
+        "cache_dir": training.row_cache_dir,
         "reading": options.reading(),
     }
     whole = prepare_dataset(options.data, tokenizer, split=options.split, name="train", **settings)

@@ -52,7 +52,8 @@ _ALWAYS_WRITTEN = (
 _NOT_THE_RUN = frozenset(
     {
         *("output_dir", "run_name", "report_to", "project", "log_level", "log_level_replica", "disable_tqdm"),
-        *("logging_steps", "logging_strategy", "logging_first_step", "save_total_limit", "dataset_num_proc"),
+        *("logging_steps", "logging_strategy", "logging_first_step", "save_total_limit"),
+        *("dataset_num_proc", "dataset_cache", "dataset_cache_dir"),
         *(
             "micro_batch_size",
             "tokens_per_micro_batch",

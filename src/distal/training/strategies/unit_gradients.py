@@ -64,14 +64,14 @@ class _Group:
 
     first: int
     n_places: list[int]  # token places of each unit, padding included; one unit after the other
-    n_predictions: list[int]  # completion tokens of each unit
+    n_predictions: list[int]  # scored completion tokens of each unit
     written: set[int] = field(default_factory=set[int])
 
     @classmethod
     def of(cls, first: int, rows: Sequence[TokenRow], rows_per_unit: int, layout: Layout) -> _Group:
         """The units that these rows form."""
         starts = range(0, len(rows), rows_per_unit)
-        predictions = [sum(row.completion_length for row in rows[i : i + rows_per_unit]) for i in starts]
+        predictions = [sum(row.scored_length for row in rows[i : i + rows_per_unit]) for i in starts]
         return cls(first, layout.unit_places(rows, rows_per_unit), predictions)
 
     @property

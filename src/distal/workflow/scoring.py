@@ -1,0 +1,109 @@
+"""Models and tokenised preferences, as every job needs them that scores one under the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from distal.data import ReadOptions, TokenizedPreferences, default_cache_dir, prepare_dataset
+from distal.errors import ConfigError
+from distal.scoring import LAYOUT_NAMES
+from distal.scoring.loading import check_vocabulary, load_model, load_tokenizer
+from distal.workflow.preparation import read_chat_template
+
+__all__ = ["ScoringOptions", "scored_data", "scored_model", "scoring_tokenizer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """What any job can be told that scores preferences.
+
+    Attributes:
+        model: local folder or hub id of a model or adapter.
+        data: preferences, paired or unpaired.
+        split: split of a hub data set or `datasets` folder.
+        tokenizer: None for the model's.
+        chat_template: Jinja file; None for the tokenizer's.
+        dtype: of the weights in memory, for both models.
+        attn_implementation: None for transformers' choice.
+        trust_remote_code: run Python code that comes with the models.
+        max_length: longest prompt plus completion, tokens.
+        truncation: drop, error, truncate_prompt or truncate_completion.
+        on_bad_rows: drop or error.
+        tokens_per_batch: tokens per forward pass, with padding; memory and speed only.
+        layout: auto, padded, packed or prefix_shared; memory and speed only.
+        progress: whether to show progress bars.
+        reading: format of the data, names of its columns, how grades become preferences.
+    """
+
+    model: str
+    data: str
+    split: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    max_length: int = 1024
+    truncation: str = "drop"
+    on_bad_rows: str = "drop"
+    tokens_per_batch: int = 8192
+    layout: str = "auto"
+    progress: bool = True
+    reading: ReadOptions = ReadOptions()
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_length", 2), ("tokens_per_batch", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+        if self.layout not in LAYOUT_NAMES:
+            raise ConfigError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {self.layout!r}.")
+
+
+def scoring_tokenizer(options: ScoringOptions) -> PreTrainedTokenizerBase:
+    """The tokenizer that was asked for, or the model's, with the chat template that was asked for."""
+    tokenizer: Any = load_tokenizer(
+        options.tokenizer or options.model, trust_remote_code=options.trust_remote_code
+    )
+    if options.chat_template is not None:
+        tokenizer.chat_template = read_chat_template(options.chat_template)
+    return tokenizer
+
+
+def scored_data(
+    options: ScoringOptions,
+    tokenizer: PreTrainedTokenizerBase,
+    tell: Callable[[str], None] = lambda line: None,
+) -> TokenizedPreferences:
+    """The preferences as token rows; `tell` is called with each line of the data report."""
+    data = prepare_dataset(
+        options.data,
+        tokenizer,
+        max_length=options.max_length,
+        on_bad_rows=cast(Any, options.on_bad_rows),  # checked there
+        truncation=cast(Any, options.truncation),
+        split=options.split,
+        name="data",
+        reading=options.reading,
+        cache_dir=default_cache_dir(),
+    )
+    for line in data.report.summary():
+        tell(line)
+    return data
+
+
+def scored_model(name: str, options: ScoringOptions, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """A model or adapter on the best device, with a vocabulary that holds the tokenizer's."""
+    from accelerate import PartialState
+
+    model = load_model(
+        name,
+        dtype=options.dtype,
+        attn_implementation=options.attn_implementation,
+        trust_remote_code=options.trust_remote_code,
+    ).to(PartialState().device)
+    check_vocabulary(model, tokenizer)
+    return model
