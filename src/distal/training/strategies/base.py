@@ -237,11 +237,15 @@ class Step:
             sums, bounds = sums.to(on_device), bounds.to(on_device)
             dist.all_reduce(sums)
             dist.all_reduce(bounds, op=dist.ReduceOp.MIN)
-        n_units, total = sums.tolist()
-        least, most = bounds.tolist()
-        if least == -most:  # by number: the quotient is then that of a batch without weights, to the last bit
-            return lambda rows: (len(rows) // width) / n_units
-        return lambda rows: float(weights_of(rows[::width]).sum()) / total
+        n_units, total = float(sums[0]), float(sums[1])
+        equal = bool(bounds[0] == -bounds[1])
+
+        def share(rows: Sequence[TokenRow]) -> float:
+            if equal:  # by number: the quotient is that of a batch without weights, to the last bit
+                return (len(rows) // width) / n_units
+            return float(weights_of(rows[::width]).sum()) / total
+
+        return share
 
     def over_ranks(self, number: int, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> int:
         """Sum (or another reduction) of a number over ranks."""
