@@ -136,6 +136,7 @@ def main() -> None:
     print("|" + "---|" * len(header))
     for one in rows:
         print("| " + " | ".join(str(one[name]) for name in header) + " |")
+    # Figures of a loaded machine are marked by its load.
     arguments.output.write_text(
         json.dumps(
             {"environment": environment, "header": header, "rows": [list(one.values()) for one in rows]},

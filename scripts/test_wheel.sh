@@ -30,7 +30,7 @@ import distal
 
 place = pathlib.Path(distal.__file__)
 assert place.is_relative_to(sys.argv[1]), f"tested the source tree at {place}, not the wheel"
-for name in ("py.typed", "demo/sentence-polarity.jsonl.gz"):
+for name in ("py.typed", "demo/sentence-polarity.jsonl.gz", "report/page/assets/page.css", "report/page/templates/page.html"):
     assert (place.parent / name).is_file(), f"the wheel lacks {name}"
 for module in pkgutil.walk_packages(distal.__path__, prefix="distal."):
     if not module.name.endswith("__main__"):

@@ -27,6 +27,8 @@ class TokenRow:
         reference_score: summed log-probability of the completion under the reference, nats; NaN until known.
         completion_mask: for each completion token whether its log-probability is part of the score, at least one
             True; None where all are. What is left out (a further turn of the user, say) is read and not scored.
+        weight: how much its unit counts in the loss, relative to the others of the optimizer batch; None counts 1. Both
+            rows of a pair have the weight of the pair.
     """
 
     input_ids: Sequence[int]
@@ -36,6 +38,7 @@ class TokenRow:
     source_row: int
     reference_score: float = float("nan")
     completion_mask: Sequence[bool] | None = None
+    weight: float | None = None
 
     @property
     def completion_length(self) -> int:

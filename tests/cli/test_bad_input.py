@@ -186,6 +186,12 @@ def test_adapter_for_layers_that_do_not_exist(refused: Callable[..., str]) -> No
     assert "--lora-target-modules" in message
 
 
+def test_quantised_weights_need_an_adapter(refused: Callable[..., str]) -> None:
+    assert "quantization: 4bit weights cannot be trained themselves; add lora" in refused(
+        CONFIG, quantization="4bit"
+    )
+
+
 def test_revision_of_a_local_folder(refused: Callable[..., str]) -> None:
     assert "revision: 'main' has no effect" in refused(CONFIG, revision="main")
 

@@ -230,13 +230,14 @@ def test_what_is_finished_is_kept(
     ],
 )
 def test_refusals(
-    benchmarks: Run, words: list[str], options: dict[str, Any], code: int, message: str
+    benchmarks: Run, words: list[str], options: dict[str, Any], code: int, message: str, tmp_path: Path
 ) -> None:
     result = benchmarks("--json", *words, **options)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     assert message in result.stderr
     assert result.stderr.count("Error: ") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_context_that_is_too_short(benchmarks: Run, models: list[Path], tmp_path: Path) -> None:
@@ -289,6 +290,14 @@ def test_an_output_that_cannot_be_a_folder(benchmarks: Run, tmp_path: Path) -> N
     assert result.exit_code == 6
     assert "choose a folder that is writable (--output)" in result.stderr
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+    foreign = tmp_path / "out" / "tasks" / "after" / "winogrande.json"
+    foreign.parent.mkdir(parents=True)
+    for path in (foreign, foreign.with_suffix(".jsonl")):
+        path.write_text('{"mine": 1}', encoding="utf-8")
+    result = benchmarks("--json")
+    assert result.exit_code == 6
+    assert "is not a result of this version; nothing was touched" in result.stderr
+    assert foreign.read_text(encoding="utf-8") == '{"mine": 1}'
 
 
 def test_weights_that_give_no_numbers(

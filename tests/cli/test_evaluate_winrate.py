@@ -114,16 +114,17 @@ def test_a_server_is_asked_once_and_its_key_stays_secret(
 
 
 def test_a_reward_model_judges(winrate: Run, tmp_path: Path, word_tokenizer: PreTrainedTokenizerFast) -> None:
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        pad_token_id=0,
-        num_labels=1,
-        initializer_range=0.5,
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "pad_token_id": 0,
+        "num_labels": 1,
+        "initializer_range": 0.5,
+    }
+    config = LlamaConfig(**settings)
     torch.manual_seed(0)
     folder = tmp_path / "reward"
     LlamaForSequenceClassification(config).save_pretrained(folder)

@@ -126,7 +126,7 @@ def test_keys_that_are_null_are_left_out_and_others_kept() -> None:
         (
             {"prompt": [user("p")], "chosen": [{"role": "assistant"}], "rejected": []},
             "bad_type",
-            "absent from the keys",
+            "absent from the keys role",
         ),
         (
             {

@@ -128,7 +128,7 @@ def test_rows_as_pandas_hands_them_out() -> None:
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in the layout of the hub, with two configurations."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
     for name, prompt in (("a/train", "first"), ("b/train", "second"), ("b/test", "held out")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

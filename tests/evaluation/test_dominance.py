@@ -201,3 +201,20 @@ def test_wrong_options_are_refused_before_scoring(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dominance, "score_dataset", never)
     with pytest.raises(ConfigError, match="resamples must be at least 20"):
         evaluate_dominance(*models, _pairs(), resamples=1)
+
+
+def test_rows_of_one_prompt_are_resampled_together(models: Models):
+    generator = np.random.default_rng(0)
+    rows = [_row(generator, i, desirable=i % 2 == 0) for i in range(40)]
+    four_each = _Rows(
+        "unpaired", [[replace(row, input_ids=[i // 4, 1, *row.input_ids])] for i, row in enumerate(rows)]
+    )
+    one_token = _Rows("unpaired", [[replace(unit[0], prompt_length=1)] for unit in four_each.units])
+    options: Any = {"layout": "padded", "resamples": 50, "progress": False}
+    c = evaluate_dominance(*models, four_each, **options)
+    assert (c.clusters, c.samples) == (10, 10)
+    assert c.decision == "not_supported"
+    # A single opening token says nothing, and the user may say so of any prompt.
+    assert evaluate_dominance(*models, one_token, **options).clusters is None
+    alone = evaluate_dominance(*models, four_each, by_prompt=False, **options)
+    assert (alone.clusters, alone.samples) == (None, 20)

@@ -149,8 +149,9 @@ def test_a_key_that_nobody_named_goes_to_no_other_machine_in_the_clear(monkeypat
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], says: str):
+    settings: dict[str, Any] = {"model": "m"} | options
     with pytest.raises(ConfigError, match=says) as raised:
-        ChatEndpoint(EndpointOptions(**{"model": "m"} | options))
+        ChatEndpoint(EndpointOptions(**settings))
     assert SENTINEL not in str(raised.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_swapped_sides_have_the_complementary_interval(order: int):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_p_value_of_the_contrast_is_near_that_of_the_influence_functions(order: int):
+def test_p_value_of_the_contrast_is_near_that_of_the_influence_functions(order: Literal[1, 2]):
     generator = np.random.default_rng(5)
     u, v = generator.normal(0.5, 1.6, 400), generator.normal(0, 1, 400)
     frame, plan = Frame.of(u, v, LEVELS, paired=False, second_order=True), Plan(paired=False)

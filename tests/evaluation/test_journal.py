@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distal.errors import OutputError
@@ -44,6 +44,7 @@ def test_the_first_result_under_a_key_stays(tmp_path: Path):
     assert len((tmp_path / "r.jsonl").read_bytes().splitlines()) == 1
 
 
+@settings(max_examples=20)  # every one of them waits for the disk
 @given(cut=st.integers(0, 10_000), flip=st.integers(0, 10_000))
 def test_no_damage_makes_a_wrong_result_or_costs_the_next_one(
     tmp_path_factory: pytest.TempPathFactory, cut: int, flip: int

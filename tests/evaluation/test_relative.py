@@ -52,7 +52,7 @@ def test_pairs_are_compared_by_their_margins():
     margins = [run.rewards[0::2] - run.rewards[1::2] for run in (a, b)]
     found = compare_runs({"a": a, "b": b}, resamples=50)[0]
     assert found.gap == "pair_margins"
-    assert found.violation_ratio == pytest.approx(violation_ratio(*margins), abs=1e-12)
+    assert found.violation_ratio == pytest.approx(violation_ratio(margins[0], margins[1]), abs=1e-12)
 
 
 def test_samples_are_compared_by_their_quantile_gaps():
@@ -60,7 +60,7 @@ def test_samples_are_compared_by_their_quantile_gaps():
     gaps = [np.sort(run.rewards[run.desirable]) - np.sort(run.rewards[~run.desirable]) for run in (a, b)]
     found = compare_runs({"a": a, "b": b}, resamples=50)[0]
     assert found.gap == "quantile_gaps"
-    assert found.violation_ratio == pytest.approx(violation_ratio(*gaps), abs=1e-9)
+    assert found.violation_ratio == pytest.approx(violation_ratio(gaps[0], gaps[1]), abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["paired", "unpaired"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def _resample(draw: st.DrawFn):
 
 
 @given(_resample())
-def test_both_ways_equal_the_resample_written_out(case: tuple[FloatArray, ...]):
+def test_both_ways_equal_the_resample_written_out(case: tuple[Any, Any, Any, Any]):
     u, v, i, j = case
     a, b = u[i], v[j]
     frame = Frame.of(u, v, LEVELS, paired=False, second_order=True)
@@ -66,9 +67,8 @@ def test_both_ways_equal_the_resample_written_out(case: tuple[FloatArray, ...]):
         np.testing.assert_allclose(found.lag[0], lag, atol=1e-12)
         assert found.integrated is not None
         np.testing.assert_allclose(found.integrated[0], _integrated_gap(a, b, LEVELS), atol=1e-12)
-        for order, wrong, right in ((1, found.wrong, found.right), (2, found.wrong2, found.right2)):
-            assert wrong is not None
-            assert right is not None
+        sides: Any = ((1, found.wrong, found.right), (2, found.wrong2, found.right2))
+        for order, wrong, right in sides:
             distance = float(wrong[0] + right[0])
             ratio = float(wrong[0]) / distance if distance > 1e-18 else float("nan")
             known = violation_ratio(a, b, order=order, tolerance=1e-8)
@@ -83,6 +83,8 @@ def test_fast_and_general_way_agree_on_blocks_of_resamples():
     fast = of_counts(frame, counts, counts[::-1].copy())
     general = of_weights(frame, counts, counts[::-1].copy())
     for name, one, two in zip(Statistics._fields, fast, general, strict=True):
+        assert one is not None
+        assert two is not None
         np.testing.assert_allclose(one, two, atol=1e-12, err_msg=name)
 
 
@@ -132,7 +134,8 @@ def test_strata_are_weighted_anew_in_every_resample():
     """Reward is a function of length: at equal lengths nothing is left, whatever was drawn."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(0, 4, 80), generator.integers(1, 5, 90)
-    frame = Frame.of(lengths[0] * 2.0, lengths[1] * 2.0, LEVELS, paired=False)
+    u, v = (2.0 * side.astype(np.float64) for side in lengths)
+    frame = Frame.of(u, v, LEVELS, paired=False)
     plan = Plan(False, strata=Strata.of(*lengths, fewest=5))
     draws = resampling.bootstrap(frame, plan, 50, 0)
     np.testing.assert_allclose(draws.mean_gap, 0, atol=1e-12)

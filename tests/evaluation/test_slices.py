@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distal.errors import ConfigError, DataError
 from distal.evaluation import ScoredRows, Slice, Slices, certify_rows, dominance_certificate
+from distal.evaluation.scored import RowFacts
 from distal.evaluation.slices import binned, holm
 from distal.types import TokenRow
 
@@ -115,7 +116,7 @@ def test_built_in_attributes_come_from_the_rows(kind: Any):
 
     class Source:
         def __init__(self) -> None:
-            self.kind = kind
+            self.kind: Any = kind
 
         def __len__(self) -> int:
             return units
@@ -125,7 +126,7 @@ def test_built_in_attributes_come_from_the_rows(kind: Any):
 
     scored = ScoredRows.of(
         Source(),
-        rows,
+        RowFacts.of(Source()),
         np.random.default_rng(1).normal(size=240),
         np.zeros(240),
         attributes={"mine": np.arange(units)},
@@ -146,7 +147,7 @@ def test_built_in_attributes_come_from_the_rows(kind: Any):
     with pytest.raises(ConfigError, match="behind the colon stands a number of bins"):
         certify_rows(scored, slice_by=["mine:one"], resamples=50)
     with pytest.raises(DataError, match=f"one value for each of {units} units"):
-        ScoredRows.of(Source(), rows, np.zeros(240), np.zeros(240), attributes={"mine": [1]})
+        ScoredRows.of(Source(), RowFacts.of(Source()), np.zeros(240), np.zeros(240), attributes={"mine": [1]})
 
 
 def test_labels_that_do_not_fit_are_refused():

@@ -77,7 +77,8 @@ def test_of_samples_in_any_counts(name: str, n: int, m: int):
 
 @pytest.mark.parametrize("name", [name for name in objective_names() if get_objective(name).uses_weights])
 def test_of_weighted_samples(name: str):
-    scores = random_pairs(6, seed=5) if name in ("aot", "aot2", "mix") else random_samples(6, 4, seed=5)
+    paired = get_objective(name).needs == "paired"
+    scores = random_pairs(6, seed=5) if paired else random_samples(6, 4, seed=5)
     m = scores.policy_rejected.numel()
     weights = normal(6, seed=1).square()
     weights[2] = 0.0

@@ -127,8 +127,8 @@ def test_mixture_takes_weights_if_all_of_its_parts_do():
     parts = [{"objective": "aot", "weight": 2.0}, {"objective": "sft", "weight": 0.1}]
     expected = 2 * get_objective("aot")(weighted).loss + 0.1 * get_objective("sft")(weighted).loss
     torch.testing.assert_close(get_objective("mix", parts=parts)(weighted).loss, expected)
-    with pytest.raises(ValueError, match="objective 'dpo' does not use sample weights"):
-        get_objective("mix", parts=[*parts, {"objective": "dpo"}])(weighted)
+    with pytest.raises(ValueError, match="sort='soft' mixes samples, so it cannot carry sample weights"):
+        get_objective("mix", parts=[*parts, {"objective": "aot", "sort": "soft"}])(weighted)
 
 
 def test_baseline_is_that_of_the_whole_batch_however_it_was_ordered():

@@ -186,11 +186,45 @@ def test_weights_of_samples_are_split_by_label():
     torch.testing.assert_close(get_objective("aot_unpaired", cost="hinge", margin=0.3)(scores).loss, expected)
 
 
-@pytest.mark.parametrize("name", ["dpo", "ipo", "hinge"])
-def test_pairwise_objectives_refuse_weights(name: str):
-    scores = SequenceScores.from_pairs(*torch.zeros(4, 3), weights=torch.ones(3))
-    with pytest.raises(ValueError, match=f"objective '{name}' does not use sample weights"):
-        get_objective(name)(scores)
+WEIGHTED = {
+    "aot": {"beta": 0.3},
+    "aot_unpaired": {"cost": "squared_hinge", "margin": 3.0},
+    "aot2": {},
+    "aot2_unpaired": {},
+    "dpo": {"label_smoothing": 0.1},
+    "ipo": {},
+    "hinge": {},
+    "kto": {"desirable_weight": 2.0},
+    "mix": {"parts": [{"objective": "aot"}, {"objective": "sft", "per_token": True}]},
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_whole_weights_are_repetitions(name: str):
+    """Loss and gradient of weights 1, 3, 2, ... are those of samples that stand there so often."""
+    weights = torch.tensor([1, 3, 2, 1, 5])
+    pairs = random_pairs(5, scale=3)
+    sides = (
+        pairs.policy_chosen,
+        pairs.policy_rejected,
+        pairs.reference_chosen,
+        pairs.reference_rejected,
+    )
+    leaves = [side.detach().requires_grad_() for side in sides]
+    lengths = torch.tensor([3, 1, 4, 1, 5])
+    objective = get_objective(name, **WEIGHTED[name])
+    repeated = SequenceScores.from_pairs(
+        *(leaf.repeat_interleave(weights) for leaf in leaves),
+        chosen_lengths=lengths.repeat_interleave(weights),
+    )
+    expected = objective(repeated).loss
+    found = objective(
+        SequenceScores.from_pairs(*leaves, weights=weights.double() / 7, chosen_lengths=lengths)
+    ).loss
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    wanted = torch.autograd.grad(expected, leaves[:2], allow_unused=True)
+    for mine, right in zip(torch.autograd.grad(found, leaves[:2], allow_unused=True), wanted, strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-10, atol=1e-12)
 
 
 def test_bad_weights():

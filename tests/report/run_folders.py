@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,17 +106,32 @@ def add_evaluations(run: Path, *, n: int = 30, words: int = 12, seed: int = 0) -
 
     prompts = [f"question {place}" for place in range(n)]
     sources = ["helpful" if place % 3 else "koala" for place in range(n)]
+    rows: list[dict[str, str]] = []
     for name in ("before", "after"):
         rows = [
             {"instruction": p, "output": text(), "generator": name, "dataset": d}
             for p, d in zip(prompts, sources, strict=True)
         ]
         write_json(folder / "generations" / f"{name}.json", rows)
-    outcomes = [{"instruction": p, "preference": (1, 2, 1.5)[place % 3]} for place, p in enumerate(prompts)]
-    write_lines(folder / "judgements.jsonl", outcomes)
+    write_json(folder / "generations" / "after.settings.json", {"temperature": 0.7})
+    judged = [
+        {
+            "prompt": row["instruction"],
+            "model_output": hashlib.sha256(row["output"].encode()).hexdigest()[:16],
+            "verdict": ("loss", "win", "tie")[place % 3],
+        }
+        for place, row in enumerate(rows)
+    ]
+    write_lines(folder / "judgements.jsonl", judged)
     write_json(
         folder / "winrate.json",
-        {"schema": "distal.winrate/1", "judge": "judge", "model": "after", "baseline": "before", "n": n}
+        {
+            "schema": "distal.winrate/1",
+            "judge": {"judge": "server", "model": "judge"},
+            "model": "after",
+            "baseline": "before",
+            "n": n,
+        }
         | {
             "win_rate": 0.6,
             "interval": [0.5, 0.7],
@@ -126,6 +142,7 @@ def add_evaluations(run: Path, *, n: int = 30, words: int = 12, seed: int = 0) -
             "failed": 1,
         }
         | {
+            "notes": ["few prompts"],
             "order_agreement": 0.8,
             "length_adjusted": None,
             "length_controlled": {"win_rate": 0.55, "interval": None},

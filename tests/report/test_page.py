@@ -17,6 +17,8 @@ from distal.report.page.generations import Generation, RunSamples, side_by_side
 from distal.report.page.run import CONFIG_FILES, STATE_FILES
 from distal.report.page.views.samples import island_json, sample_view
 from distal.workflow import run_folder
+from distal.workflow.data_verbs import CheckOptions
+from distal.workflow.data_verbs import check as check_data
 from tests.report.run_folders import (
     HOSTILE,
     add_evaluations,
@@ -180,7 +182,7 @@ def test_nothing_in_a_page_can_do_anything(tmp_path: Path) -> None:
     assert "<script>window.hacked=1</script>" in found.text  # there, and nothing but text
     rows = found.island("sample-data")["rows"]
     assert {row[0] for row in rows} == {HOSTILE}
-    policy = next(a["content"] for tag, a in found.found if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(a["content"] for _, a in found.found if a.get("http-equiv") == "Content-Security-Policy")
     assert str(policy).startswith("default-src 'none'; script-src 'sha256-")
 
 
@@ -213,6 +215,28 @@ def test_runs_are_compared(tmp_path: Path) -> None:
     assert all(line in page(*runs, other).text for line in cautions)
 
 
+def test_the_check_of_the_data_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "train.jsonl: 9 rows read" in page(run).text
+    rows = [{"prompt": "p", "chosen": f"a {n}", "rejected": "" if n == 1 else "b"} for n in range(30)]
+    data = write_lines(tmp_path / "pairs.jsonl", rows)
+    check = check_data(CheckOptions(data=str(data)))
+    write_json(run / "data.json", check.to_dict())
+    text = page(run).text
+    assert check.lengths is not None
+    for part in (
+        "usable with warnings",
+        "rows read",
+        "30",
+        "a completion is empty",
+        "Lengths of completions, characters",
+    ):
+        assert part in text
+    for finding in check.findings:
+        assert finding.message in text
+    assert f"{check.lengths.mean_liked:,.1f}" in text
+
+
 def test_samples_are_matched_by_instruction(tmp_path: Path) -> None:
     def texts(*pairs: tuple[str, str]) -> tuple[Generation, ...]:
         return tuple(Generation(instruction=i, output=o, source="") for i, o in pairs)
@@ -241,6 +265,38 @@ def test_samples_are_matched_by_instruction(tmp_path: Path) -> None:
     assert both is not None
     assert both.columns == ("before alignment", "one: after", "two: after")
     assert both.texts == (("1", "b", None), ("2", "a", None), ("3", "c", None), (None, None, "x"))
+
+
+def test_judgements_of_other_texts_are_left_out(tmp_path: Path) -> None:
+    run = add_evaluations(make_run(tmp_path / "run"), n=6)
+    (known,) = read_runs([run])
+    assert known.samples is not None
+    assert known.samples.files == ("evaluation/generations/before.json", "evaluation/generations/after.json")
+    assert {known.samples.outcomes[f"question {place}"] for place in (1, 4)} == {("win",)}
+    after = run / "evaluation" / "generations" / "after.json"
+    rows = json.loads(after.read_text("utf-8"))
+    write_json(after, [rows[0], *(row | {"output": "something else"} for row in rows[1:])])
+    (known,) = read_runs([run])
+    assert known.samples is not None
+    assert list(known.samples.outcomes) == ["question 0"]
+    assert "judges 5 texts that are not those shown" in known.problems[0].message
+
+
+def test_what_is_known_of_the_way(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    evaluated = [
+        {"step": step, "name": "eval", "auc": step / 100, "auc_ci": [0.0, 1.0], "violation_ratio": None}
+        for step in (10, 20)
+    ]
+    write_lines(
+        run / "evaluations.jsonl", [*evaluated, {"step": 20, "name": "eval_two", "auc": 9, "auc_ci": [9, 9]}]
+    )
+    write_lines(run / "samples.jsonl", [{"step": 10, "prompt": HOSTILE, "answer": "an answer"}])
+    found = page(run)
+    (curve,) = found.island("plot-data")["training-auc"]["curves"]
+    assert (curve["x"], curve["y"], curve["high"]) == ([10, 20], [0.1, 0.2], [1, 1])
+    assert "training-violation" not in found.island("plot-data")
+    assert "an answer" in found.text
 
 
 def test_texts_are_cut_to_the_budget() -> None:
@@ -327,8 +383,9 @@ def test_a_broken_file_is_named_and_the_rest_is_shown(tmp_path: Path, name: str)
     (run / name).parent.mkdir(parents=True, exist_ok=True)
     (run / name).write_text(content, encoding="utf-8")
     (known,) = read_runs([run])
-    assert [problem.file for problem in known.problems] == [name]
-    assert complaint in known.problems[0].message
+    named = {problem.file: problem.message for problem in known.problems}
+    assert named.keys() - {name} <= {"evaluation/judgements.jsonl"}  # of texts that are gone
+    assert complaint in named[name]
     found = page(run)
     assert name in found.text
     assert complaint in found.text

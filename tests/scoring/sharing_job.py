@@ -23,7 +23,7 @@ from distal.scoring.sharing import from_first_rank, word_from_first_rank
 from distal.types import DataKind, TokenRow
 
 VOCABULARY = 64
-SHARD_TOKENS = 30
+SHARD_TOKENS, WAVE = 30, 1
 # (rows, tokens of a forward pass): shares of unequal size, a rank with one row, one without any, all in one pass.
 CASES = {
     "7 rows one by one": (7, 1),
@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
         )
         seen[name] = model.passes
     seen["entries"] = len(list(cache.rglob("*.safetensors")))
-    dataset.SHARD_TOKENS = SHARD_TOKENS
+    dataset.SHARD_TOKENS, dataset.WAVE = SHARD_TOKENS, WAVE
     for name in ("reference in shards", "reference with a shard lost"):
         if name.endswith("lost"):
             for path in cache.rglob("00001-*"):  # the first rank's

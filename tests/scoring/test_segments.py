@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distal.scoring.attention import attend_varlen
 from distal.scoring.segments import Segments
+from distal.scoring.varlen import attend_varlen
 
 PROMPT_AND_ANSWERS = Segments((3, 2, 4, 5, 1, 1), (-1, 0, 0, -1, 3, 3))
 

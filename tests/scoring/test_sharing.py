@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from distal.scoring import cut_by_tokens, dataset, score_dataset
-from tests.scoring.sharing_job import CASES, SHARD_TOKENS, Model, Rows
+from tests.scoring.sharing_job import CASES, SHARD_TOKENS, WAVE, Model, Rows
 
 JOB = Path(__file__).parent / "sharing_job.py"
 WORLD = 3
@@ -74,13 +74,19 @@ def test_ranks_share_the_shards_that_the_first_rank_lacks(ranks, monkeypatch):
     monkeypatch.setattr(dataset, "SHARD_TOKENS", SHARD_TOKENS)
     expected = score_dataset(Model(), Rows(7), tokens_per_batch=1, progress=None)
     bounds = dataset.shard_bounds([len(row.input_ids) for row in Rows(7).rows], 1)
-    passes = [-(-(stop - start) // WORLD) for start, stop in itertools.pairwise(bounds)]
-    assert len(passes) > 2
+    rows = [stop - start for start, stop in itertools.pairwise(bounds)]
+    assert len(rows) > 2
+    passes, together = 0, 0
+    for count in [*rows, 0]:
+        together += count
+        if together >= WAVE * WORLD or count == 0:  # shards are scored together until every rank has a pass
+            passes, together = passes - (-together // WORLD), 0
+    assert -(-7 // WORLD) <= passes < sum(-(-count // WORLD) for count in rows)
     for scores, seen in ranks:
         assert np.array_equal(scores["reference in shards"], expected)
         assert np.array_equal(scores["reference with a shard lost"], expected)
-        assert seen["reference in shards"] == sum(passes)
-        assert seen["reference with a shard lost"] == passes[1]
+        assert seen["reference in shards"] == passes
+        assert seen["reference with a shard lost"] == -(-rows[1] // WORLD)
 
 
 def test_what_the_first_rank_says_holds_for_all(ranks):

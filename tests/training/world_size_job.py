@@ -5,6 +5,7 @@ Usage: python -m torch.distributed.run --nproc-per-node=W world_size_job.py OUTP
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
 from datetime import timedelta
@@ -35,6 +36,8 @@ OBJECTIVES = {
 }
 STREAMED = {"aot", "aot_unpaired"}
 """Objectives that also run with order statistics from running laws; then the second of two steps counts."""
+WEIGHTED = {"aot", "dpo", "kto"}
+"""Objectives that also run on rows with weights: those of units 1, 2, 3, 1, ... times a third."""
 # 9 units make uneven shares, 2 leave two ranks of 4 without any; a limit in tokens cuts every rank differently.
 CASES = {
     "9 units by 2": (9, MicroBatchLimit(units=2)),
@@ -130,11 +133,13 @@ def gradients(model):
     return {name: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for name, g in named.items()}
 
 
-def run_step(model, build, paired, n_units, limit, *, tie=True, streamed=False, **options):
+def run_step(model, build, paired, n_units, limit, *, tie=True, streamed=False, weighted=False, **options):
     """This rank's share of one step; loss and metrics must be equal on all ranks."""
     rank, world = dist.get_rank(), dist.get_world_size()
     width = 2 if paired else 1
     rows = make_rows(n_units, paired, tie)
+    if weighted:
+        rows = [dataclasses.replace(row, weight=(1 + k // width % 3) / 3) for k, row in enumerate(rows)]
     own = [row for unit in range(rank, n_units, world) for row in rows[unit * width :][:width]]
     kind = "paired" if paired else "unpaired"
     objective = build()
@@ -167,6 +172,10 @@ def full_fine_tuning(dtype, results):
                     shown = f"{name}, streamed" if streamed else name
                     results[str(dtype), f"{how} {sync}", shown, case] = run_step(
                         model, build, paired, n_units, limit, streamed=streamed, **options
+                    )
+                if name in WEIGHTED:
+                    results[str(dtype), f"{how} {sync}", f"{name}, weighted", case] = run_step(
+                        model, build, paired, n_units, limit, weighted=True, **options
                     )
 
 

@@ -46,17 +46,16 @@ class RowsKind(CacheKind):
     def describe(self, path: Path) -> Entry:
         """See `CacheKind`."""
         parts = {part.name: part.lstat() for part in path.iterdir()}
-        known: dict[str, Any] = {}
         state: EntryState = "partial" if path.name.startswith(".") else "complete"
+        rows: int | None = None
+        about: dict[str, str] = {}
         if state == "complete":
             try:
-                known = json.loads((path / ABOUT).read_bytes())["known"]
+                known: dict[str, Any] = json.loads((path / ABOUT).read_bytes())["known"]
                 rows = int(known["n_kept"]) * (2 if known["kind"] == "paired" else 1)
                 about = {"data": str(known["name"])}
             except (OSError, ValueError, KeyError, TypeError):
                 state = "damaged"
-        if state != "complete":
-            rows, about = None, {}
         used = max((stat.st_mtime for stat in parts.values()), default=path.lstat().st_mtime)
         size = sum(stat.st_size for stat in parts.values())
         return Entry(self.name, path, state, rows, rows, size, used, about)

@@ -272,6 +272,8 @@ class ScoreEntry:
             if not (self.folder / MANIFEST).exists():  # the entry was removed while we computed
                 self._write_manifest()
             write_atomically(path, content)
+        if self._locks is not None:
+            self._locks.release(number)
         for damaged in self._damaged.pop(number, []):
             if damaged != path:
                 with suppress(OSError):
@@ -297,7 +299,7 @@ class ScoreEntry:
 
         Yields:
             Number of a shard, and its scores where another process has completed it meanwhile; otherwise the caller
-            computes and saves them before it asks for the next.
+            computes and saves them, and holds the shard until then.
         """
         locks = self._locks
         assert locks is not None, "prepare() comes first"
@@ -312,11 +314,10 @@ class ScoreEntry:
                 if refused % len(waiting) == 0:  # all of them, once more
                     time.sleep(POLL)
                 continue
-            try:
-                yield number, self.load(number, warn)
-            finally:
-                if granted:
-                    locks.release(number)
+            known = self.load(number, warn)
+            if known is not None:
+                locks.release(number)
+            yield number, known
             refused, since = 0, time.monotonic()
 
     def close(self) -> None:

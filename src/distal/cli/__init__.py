@@ -1,4 +1,4 @@
-"""The command line: `distal align`, `distal data`, `distal evaluate dominance`, `distal demo`, `distal env`.
+"""The command line: `distal align`, `data`, `score`, `evaluate`, `report`, `cache`, `demo`, `env`.
 
 One module per verb. Nothing heavy is imported before a verb is known, so that help comes at once.
 """

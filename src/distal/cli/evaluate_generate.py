@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import serving
 from distal.cli.grouping import grouped
 from distal.cli.reading import Reading
+from distal.cli.serving import Serving
 
 __all__ = ["register"]
 
@@ -40,6 +40,7 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
         Path, typer.Option("--output", "-o", help="JSON file for the answers.", rich_help_panel=_RESULT)
     ],
     reading: Reading,
+    serving: Serving,
     engine: Annotated[
         str,
         typer.Option(help="transformers, vllm (if installed) or server.", rich_help_panel=_MODEL),
@@ -113,16 +114,6 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
             "--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL
         ),
     ] = False,
-    base_url: serving.BaseUrl = None,
-    api_key_env: serving.ApiKeyEnv = None,
-    concurrency: serving.Concurrency = 8,
-    timeout: serving.Timeout = 300.0,
-    retries: serving.Retries = 5,
-    max_requests: serving.MaxRequests = None,
-    max_tokens: serving.MaxTokens = None,
-    max_cost: serving.MaxCost = None,
-    input_price: serving.InputPrice = None,
-    output_price: serving.OutputPrice = None,
     json_only: Annotated[
         bool,
         typer.Option(
@@ -143,7 +134,6 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
     """
     from rich.console import Console
 
-    from distal.evaluation.budget import BudgetLimits
     from distal.evaluation.generation import SamplingOptions
     from distal.workflow.generation import GenerateOptions, generate
 
@@ -152,8 +142,8 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
         prompts=prompts,
         output=output,
         engine=engine,
-        base_url=base_url,
-        api_key_env=api_key_env,
+        base_url=serving.base_url,
+        api_key_env=serving.api_key_env,
         name=name,
         prompt_column=prompt_column,
         split=reading.split,
@@ -170,16 +160,10 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
             seed=seed,
         ),
         batch_size=batch_size,
-        concurrency=concurrency,
-        timeout=timeout,
-        retries=retries,
-        budget=BudgetLimits(
-            requests=max_requests,
-            tokens=max_tokens,
-            cost=max_cost,
-            input_price=input_price,
-            output_price=output_price,
-        ),
+        concurrency=serving.concurrency,
+        timeout=serving.timeout,
+        retries=serving.retries,
+        budget=serving.budget(),
         tokenizer=tokenizer,
         chat_template=chat_template,
         dtype=dtype,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from distal.cli import serving
+from distal.cli.grouping import grouped
+from distal.cli.serving import SERVER, Serving
 
 __all__ = ["register"]
 
@@ -16,7 +17,7 @@ _ANSWERS, _JUDGE, _RESULT = "Answers", "Judge", "Result"
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the group."""
-    app.command("winrate")(winrate)
+    app.command("winrate")(grouped(winrate))
 
 
 def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
@@ -35,6 +36,7 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
         str,
         typer.Option(help="server, alpaca-eval, reward-model or function.", rich_help_panel=_JUDGE),
     ],
+    serving: Serving,
     judge_model: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +87,7 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
         str | None,
         typer.Option(
             help="Further fields of each request as JSON; null leaves one out: '{\"max_tokens\": null}'.",
-            rich_help_panel=serving.SERVER,
+            rich_help_panel=SERVER,
         ),
     ] = None,
     batch_size: Annotated[
@@ -100,16 +102,6 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
             "--trust-remote-code", help="Run code that comes with a reward model.", rich_help_panel=_JUDGE
         ),
     ] = False,
-    base_url: serving.BaseUrl = None,
-    api_key_env: serving.ApiKeyEnv = None,
-    concurrency: serving.Concurrency = 8,
-    timeout: serving.Timeout = 120.0,
-    retries: serving.Retries = 5,
-    max_requests: serving.MaxRequests = None,
-    max_tokens: serving.MaxTokens = None,
-    max_cost: serving.MaxCost = None,
-    input_price: serving.InputPrice = None,
-    output_price: serving.OutputPrice = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(
@@ -147,7 +139,6 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
     """
     from rich.console import Console
 
-    from distal.evaluation.budget import BudgetLimits
     from distal.evaluation.judging import Bootstrap
     from distal.report.winrates import win_rate_table
     from distal.workflow.winrates import WinRateOptions, evaluate_win_rate, win_rate_json
@@ -157,8 +148,8 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
         baseline=baseline,
         judge=judge,
         judge_model=judge_model,
-        base_url=base_url,
-        api_key_env=api_key_env,
+        base_url=serving.base_url,
+        api_key_env=serving.api_key_env,
         prompt=prompt,
         answer_pattern=answer_pattern,
         request=request,
@@ -168,16 +159,10 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
         annotators=annotators,
         function=function,
         orders=orders,
-        concurrency=concurrency,
-        timeout=timeout,
-        retries=retries,
-        budget=BudgetLimits(
-            requests=max_requests,
-            tokens=max_tokens,
-            cost=max_cost,
-            input_price=input_price,
-            output_price=output_price,
-        ),
+        concurrency=serving.concurrency,
+        timeout=serving.timeout,
+        retries=serving.retries,
+        budget=serving.budget(),
         batch_size=batch_size,
         dtype=dtype,
         trust_remote_code=trust_remote_code,

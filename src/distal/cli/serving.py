@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = [
-    "SERVER",
-    "ApiKeyEnv",
-    "BaseUrl",
-    "Concurrency",
-    "InputPrice",
-    "MaxCost",
-    "MaxRequests",
-    "MaxTokens",
-    "OutputPrice",
-    "Retries",
-    "Timeout",
-]
+if TYPE_CHECKING:
+    from distal.evaluation.budget import BudgetLimits
+
+__all__ = ["SERVER", "Serving"]
 
 SERVER = "Server"
 
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(help="Address of the server, such as http://localhost:8000/v1.", rich_help_panel=SERVER),
-]
-ApiKeyEnv = Annotated[
-    str | None,
-    typer.Option(
-        help="Environment variable with the key; OPENAI_API_KEY if absent. Keys are never stored or shown.",
-        rich_help_panel=SERVER,
-    ),
-]
-Concurrency = Annotated[int, typer.Option(help="Most requests at once.", rich_help_panel=SERVER)]
-Timeout = Annotated[float, typer.Option(help="Seconds for one answer.", rich_help_panel=SERVER)]
-Retries = Annotated[
-    int,
-    typer.Option(help="Repetitions of a request after time-outs, status 429 or 5xx.", rich_help_panel=SERVER),
-]
-MaxRequests = Annotated[int | None, typer.Option(help="Stop after so many requests.", rich_help_panel=SERVER)]
-MaxTokens = Annotated[
-    int | None, typer.Option(help="Stop after so many tokens, in and out.", rich_help_panel=SERVER)
-]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(help="Stop at this cost; needs both prices.", rich_help_panel=SERVER),
-]
-InputPrice = Annotated[
-    float | None, typer.Option(help="Price of a million tokens read.", rich_help_panel=SERVER)
-]
-OutputPrice = Annotated[
-    float | None, typer.Option(help="Price of a million tokens written.", rich_help_panel=SERVER)
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Where a model is served, and what may be spent there; a parameter of verbs that are `grouped`."""
+
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Address of the server, such as http://localhost:8000/v1.", rich_help_panel=SERVER),
+    ] = None
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            help="Environment variable with the key; OPENAI_API_KEY if absent. Keys are never stored or shown.",
+            rich_help_panel=SERVER,
+        ),
+    ] = None
+    concurrency: Annotated[int, typer.Option(help="Most requests at once.", rich_help_panel=SERVER)] = 8
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer.", rich_help_panel=SERVER)] = 300.0
+    retries: Annotated[
+        int,
+        typer.Option(
+            help="Repetitions of a request after time-outs, status 429 or 5xx.", rich_help_panel=SERVER
+        ),
+    ] = 5
+    max_requests: Annotated[
+        int | None, typer.Option(help="Stop after so many requests.", rich_help_panel=SERVER)
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Stop after so many tokens, in and out.", rich_help_panel=SERVER)
+    ] = None
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop at this cost; needs both prices.", rich_help_panel=SERVER)
+    ] = None
+    input_price: Annotated[
+        float | None, typer.Option(help="Price of a million tokens read.", rich_help_panel=SERVER)
+    ] = None
+    output_price: Annotated[
+        float | None, typer.Option(help="Price of a million tokens written.", rich_help_panel=SERVER)
+    ] = None
+
+    def budget(self) -> BudgetLimits:
+        """What may be spent, checked."""
+        from distal.evaluation.budget import BudgetLimits
+
+        return BudgetLimits(
+            requests=self.max_requests,
+            tokens=self.max_tokens,
+            cost=self.max_cost,
+            input_price=self.input_price,
+            output_price=self.output_price,
+        )

@@ -87,20 +87,19 @@ def broken_json(path: Path, raw: bytes, error: Exception, line: int | None) -> D
         line: line of the file that `raw` is, from 1; None where it is the whole file.
     """
     reason, remedy, place = first_line(error), "mend or remove it", ""
-    long_number = _LONG_NUMBER.search(raw)
     if isinstance(error, json.JSONDecodeError):
         reason = error.msg
         row, column = (error.lineno, error.colno) if line is None else (line, error.colno)
         place = f" at line {row}, column {column}"
         reason, remedy = _meaning(raw, error, reason, remedy, is_line=line is not None)
-    elif long_number is not None:
+    elif isinstance(error, RecursionError):
+        return too_deep(path, "the file" if line is None else f"line {line}")
+    elif (long_number := _LONG_NUMBER.search(raw)) is not None:
         before = raw[: long_number.start()]
         row = before.count(b"\n") + 1 if line is None else line
         column = len(before) - before.rfind(b"\n")
         place = f" at line {row}, column {column}"
         reason, remedy = "a number of more than 4300 digits", "write it as a string, or leave it out"
-    elif isinstance(error, RecursionError):
-        return too_deep(path, "the file" if line is None else f"line {line}")
     elif line is not None:
         place = f" at line {line}"
     shown = raw[:_SHOWN].decode("utf-8", errors="replace").strip()

@@ -131,6 +131,7 @@ class ChunkWorker:
                 source_row=row.source_row,
                 group=group,
                 mask=side.mask,
+                weight=row.weight,
             )
         chunk.keys.append(Repeats.keys(row.prompt, row.completions, row.desirable))
         chunk.source_rows.append(row.source_row)

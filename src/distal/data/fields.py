@@ -28,6 +28,7 @@ __all__ = [
     "string",
     "text",
     "value",
+    "weight",
 ]
 
 Row = Mapping[str, Any]
@@ -102,7 +103,10 @@ def message(turn: object, where: str, role: str = "role", content: str = "conten
                 "join its parts into one string: only text is used" if isinstance(item, list) else USE_STRINGS
             )
             raise RowProblem("bad_type", f"{where}.{key} is {shown}, not a string", remedy)
-    found = {key: _plain(item, f"{where}.{shown_name(key)}") for key, item in found.items()}
+    found = {
+        key: _plain(item, f"{where}.{shown_name(key)}", without_nulls=key == "tool_calls")
+        for key, item in found.items()
+    }
     if (role, content) == ("role", "content"):
         return found
     named = {"role": _ROLES.get(found[role], found[role]), "content": found[content]}
@@ -122,8 +126,17 @@ def label(row: Row, column: str = "label") -> bool:
     raise RowProblem("bad_label", f"{column} is {shown}", "use true or false (1 or 0)")
 
 
-def number(row: Row, column: str, where: str | None = None) -> float:
-    """A finite number, or a string that is one."""
+def number(
+    row: Row, column: str, where: str | None = None, scale: tuple[float, float] | None = None
+) -> float:
+    """A finite number, or a string that is one.
+
+    Args:
+        row: the row, or an object inside it.
+        column: name of the column, or key.
+        where: for messages; the column by default.
+        scale: least and largest number of the scale; what lies outside mostly stands for a missing grade.
+    """
     found = value(row, column, "give a number")
     is_number = isinstance(found, (int, float, Decimal, np.number)) and not isinstance(found, bool)
     is_number |= isinstance(found, str) and "_" not in found  # Python would read 1_000
@@ -134,6 +147,12 @@ def number(row: Row, column: str, where: str | None = None) -> float:
     if not math.isfinite(result):
         raise RowProblem(
             "bad_grade", f"{where or column} is {describe_json_type(found)}", "give a finite number"
+        )
+    if scale is not None and not scale[0] <= result <= scale[1]:
+        raise RowProblem(
+            "bad_grade",
+            f"{where or column} is {describe_json_type(found)}, outside the scale from {scale[0]:g} to {scale[1]:g}",
+            "mend it, leave the row out, or name a format without a scale (graded)",
         )
     return result
 
@@ -177,6 +196,23 @@ def extras(row: Row) -> dict[str, Any]:
         where = "chat_template_kwargs"
         found["template_options"] = _plain(dict(mapping(options, where)), where, without_nulls=True)
     return found
+
+
+def weight(row: Row) -> dict[str, float]:
+    """How much a row counts, as an argument of `Preference`; nothing where it does not say."""
+    if row.get("weight") is None:
+        return {}
+    try:
+        found = number(row, "weight")
+    except RowProblem:
+        found = -1.0
+    if found == 0:
+        raise RowProblem("zero_weight", "weight is 0", "remove the row, or give it a positive weight")
+    if found < 0:
+        raise RowProblem(
+            "bad_weight", f"weight is {describe_json_type(row['weight'])}", "give a positive number, or none"
+        )
+    return {"weight": found}
 
 
 def _from_json(item: Any, column: str) -> Any:

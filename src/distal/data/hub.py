@@ -92,9 +92,10 @@ def load_hub(source: SourceName, split: str | None) -> Any:
     """
     import datasets
 
+    load: Any = datasets.load_dataset
     try:
         # Data sets with a loading script are refused by the library: no remote code is ever run.
-        return datasets.load_dataset(source.base, split=split, **source.arguments())
+        return load(source.base, split=split, **source.arguments())
     except Exception as error:  # network, hub, and reader errors of many classes
         raise DataError(
             f"{source.base}: no such local file, and the hub data set could not be loaded: {_reason(error)}; check "
@@ -113,8 +114,9 @@ def load_folder(path: Path, source: SourceName) -> Any:
     import datasets
 
     if source.arguments() or _lists_configurations(path):
+        load: Any = datasets.load_dataset
         try:
-            return datasets.load_dataset(str(path), **source.arguments())
+            return load(str(path), **source.arguments())
         except Exception as error:  # the library raises whatever its readers raise
             raise DataError(
                 f"{path}: cannot be loaded as a data set in the layout of the hub: {_reason(error)}; it holds "

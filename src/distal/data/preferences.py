@@ -33,6 +33,7 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
         report: what became of the rows of the source.
         units: which units of the store make up this data set, in order; all by default.
         reference: summed log-probability of each row of this data set under the reference, nats, (n_rows,).
+        weighted: whether units count by their weights, where they have any.
     """
 
     def __init__(
@@ -42,11 +43,14 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
         report: DataReport,
         units: NDArray[np.int64] | None = None,
         reference: NDArray[np.float64] | None = None,
+        *,
+        weighted: bool = True,
     ) -> None:
         self.kind: DataKind = kind
         self.report = report
         self._store = store
         self._reference = reference
+        self._weighted = weighted and store.weights is not None
         self._per_unit = 2 if kind == "paired" else 1
         self._units = np.arange(len(store) // self._per_unit) if units is None else units
 
@@ -65,6 +69,7 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
                 source_row=int(store.source_rows[row]),
                 reference_score=self._score(unit * self._per_unit + row - first),
                 completion_mask=store.mask(row),
+                weight=None if self._weights is None else float(self._weights[row]),
             )
             for row in range(first, first + self._per_unit)
         ]
@@ -125,6 +130,21 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
         return self._store.groups[self._units * self._per_unit]
 
     @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each unit counts in the loss, (len,), all positive; None where all count alike."""
+        return None if self._weights is None else self._weights[self._units * self._per_unit]
+
+    def without_weights(self) -> TokenizedPreferences:
+        """The same data set, all of whose units count alike."""
+        return TokenizedPreferences(
+            self._store, self.kind, self.report, self._units, self._reference, weighted=False
+        )
+
+    @property
+    def _weights(self) -> NDArray[np.float64] | None:
+        return self._store.weights if self._weighted else None
+
+    @property
     def has_reference_scores(self) -> bool:
         """Whether rows carry the score of the reference."""
         return self._reference is not None
@@ -138,8 +158,8 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
     def fingerprint(self) -> str:
         """SHA-256 over what the model will see: ids, prompt lengths, labels, masks, their order, and the kind.
 
-        It depends on nothing else, so that it is the same in every process and for every way to the same
-        rows.
+        It depends on nothing else (nor on weights), so that it is the same in every process and for every way to the
+        same rows.
         """
         digest, store = hashlib.sha256(f"distal-rows-1:{self.kind}:{self.n_rows}".encode()), self._store
         for column in (self.lengths, store.prompt_lengths[self._rows], store.desirable[self._rows]):
@@ -187,7 +207,9 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
                 f"{self.report.name}: the reference scores row {source} with {values[row]}; check that the "
                 f"reference model's weights are finite and its dtype is wide enough"
             )
-        return TokenizedPreferences(self._store, self.kind, self.report, self._units, values)
+        return TokenizedPreferences(
+            self._store, self.kind, self.report, self._units, values, weighted=self._weighted
+        )
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> TokenizedPreferences:
         """The units at `indices`, in that order, with their reference scores; units are numbered anew."""
@@ -195,7 +217,10 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
         reference = None
         if self._reference is not None:
             reference = self._reference.reshape(-1, self._per_unit)[chosen].reshape(-1)
-        return TokenizedPreferences(self._store, self.kind, self.report, self._units[chosen], reference)
+        units = self._units[chosen]
+        return TokenizedPreferences(
+            self._store, self.kind, self.report, units, reference, weighted=self._weighted
+        )
 
     def shuffled_split(
         self, n_or_fraction: int | float, seed: int = 0

@@ -11,6 +11,8 @@ DROPPED: dict[str, str] = {
     "bad_label": "label is neither true nor false",
     "bad_grade": "a grade is not a finite number",
     "repeated_key": "an object names a key twice",
+    "bad_weight": "weight is not a positive number",
+    "zero_weight": "its weight is 0, so that it would change nothing",
     "no_grade": "the answer has none of the grades that count",
     "no_preference": "the row holds no preference",
     "tie": "neither side is better",

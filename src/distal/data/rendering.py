@@ -32,6 +32,7 @@ class Rendered:
         templated: the text comes from a chat template, which writes all special tokens itself.
         remarks: keys of `distal.data.reasons.NOTED` that hold for this row.
         spans: for each completion, the characters of prompt + completion that are scored.
+        weight: how much the row counts; None where it does not say.
     """
 
     source_row: int
@@ -41,6 +42,7 @@ class Rendered:
     templated: bool
     remarks: tuple[str, ...] = ()
     spans: tuple[Spans, ...] = ()
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         if not self.spans:
@@ -74,7 +76,7 @@ def render(
     if isinstance(row.prompt, str):
         texts = tuple(text for text in row.completions if isinstance(text, str))
         spans = tuple(_plain_spans(row.prompt, text, loss_on) for text in texts)
-        return Rendered(source_row, row.prompt, texts, row.desirable, False, remarks, spans)
+        return Rendered(source_row, row.prompt, texts, row.desirable, False, remarks, spans, row.weight)
     if not tokenizer.chat_template:
         raise DataError(
             f"{name}: row {source_row} is a conversation, but the tokenizer has no chat template; give one as a "
@@ -93,7 +95,7 @@ def render(
             "the chat template writes both sides alike, although their messages differ",
             "see what the template leaves out (thoughts, say), or remove the row",
         )
-    return Rendered(source_row, prompt, completions, row.desirable, True, remarks, found)
+    return Rendered(source_row, prompt, completions, row.desirable, True, remarks, found, row.weight)
 
 
 def prompt_as_text(tokenizer: PreTrainedTokenizerBase, row: Preference) -> str:

@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("desirable", pa.bool_()),
         ("source_row", pa.int64()),
         ("group", pa.uint64()),
+        ("weight", pa.float64()),
         ("prompt", pa.string()),
         ("completion", pa.string()),
     ]
@@ -56,6 +57,7 @@ class RowBatch:
         desirable: chosen or liked.
         source_rows: 0-based rows of the source.
         groups: numbers that are equal where rows must not be torn apart.
+        weights: how much each row counts; None where it does not say.
         prompts: text of each prompt; None where it is that of the row before (the rejected side of a pair).
         completions: text of each completion.
     """
@@ -67,6 +69,7 @@ class RowBatch:
     desirable: list[bool] = field(default_factory=list)
     source_rows: list[int] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
+    weights: list[float | None] = field(default_factory=list)
     prompts: list[str | None] = field(default_factory=list)
     completions: list[str] = field(default_factory=list)
 
@@ -79,6 +82,7 @@ class RowBatch:
         desirable: bool,
         source_row: int,
         group: int = 0,
+        weight: float | None = None,
         mask: Sequence[bool] | None = None,
     ) -> None:
         """Take in one row: its ids, its texts, and what is known of it."""
@@ -90,6 +94,7 @@ class RowBatch:
         self.desirable.append(desirable)
         self.source_rows.append(source_row)
         self.groups.append(group)
+        self.weights.append(weight)
         self.prompts.append(texts[0])
         self.completions.append(texts[1])
 
@@ -103,7 +108,7 @@ class RowBatch:
             for length, prompt, mask in zip(self.lengths, self.prompt_lengths, self.masks, strict=True)
         ]
         columns = [ids, self.prompt_lengths, scored, self.masks, self.desirable, self.source_rows]
-        columns += [self.groups, self.prompts, self.completions]
+        columns += [self.groups, self.weights, self.prompts, self.completions]
         arrays = [
             column if isinstance(column, pa.Array) else pa.array(column, type=kind.type)
             for column, kind in zip(columns, SCHEMA, strict=True)
@@ -214,6 +219,7 @@ class RowStore:
         desirable: bool per row, (n,).
         source_rows: 0-based rows of the source, (n,).
         groups: numbers per row, equal where rows must not be torn apart, (n,).
+        weights: how much each row counts, 1 where it does not say, (n,); None where none says.
         has_masks: whether any row leaves completion tokens out of its score.
     """
 
@@ -235,6 +241,9 @@ class RowStore:
         self.desirable: NDArray[np.bool_] = self._column("desirable", np.bool_)
         self.source_rows: NDArray[np.int64] = self._column("source_row", np.int64)
         self.groups: NDArray[np.uint64] = self._column("group", np.uint64)
+        self.weights: NDArray[np.float64] | None = None
+        if table.column("weight").null_count < len(table):
+            self.weights = np.nan_to_num(self._column("weight", np.float64), nan=1.0)
         self.has_masks = table.column("completion_mask").null_count < len(table)
         self._release()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Unpack
+from pathlib import Path
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,16 @@ from distal.evaluation.certificate import CertificateOptions, check_options, dom
 from distal.evaluation.records import DominanceCertificate
 from distal.evaluation.scored import RowFacts, ScoredRows
 from distal.evaluation.slices import Attributes
-from distal.scoring import Layout, Reference, choose_layout, compute_dtype, score_dataset, score_noise
+from distal.scoring import (
+    Layout,
+    Passes,
+    Reference,
+    cached_scores,
+    choose_layout,
+    compute_dtype,
+    score_dataset,
+    score_noise,
+)
 from distal.types import RowSource
 
 __all__ = ["certificate_from_scores", "certify_rows", "evaluate_dominance", "score_rows"]
@@ -93,32 +103,38 @@ def score_rows(  # noqa: PLR0913 - what is scored, and how fast
     progress: bool = True,
     shared: bool = False,
     attributes: Mapping[str, ArrayLike] | None = None,
+    cache_dir: Path | None = None,
 ) -> ScoredRows:
-    """Score every row under a model and its reference; arguments and errors as of `evaluate_dominance`."""
+    """Score every row under a model and its reference; arguments and errors as of `evaluate_dominance`.
+
+    With `cache_dir`, scores go through the cache in that folder, which then freezes both models.
+    """
     if not len(dataset):
         raise DataError(
             "the held-out data set is empty, so there is nothing to evaluate; give it at least 2 rows"
         )
     facts = RowFacts.of(dataset)
 
-    def scores_of(scored: nn.Module, name: str, layout: Layout) -> NDArray[Any]:
-        label = f"scoring the {name}" if progress else None
-        return score_dataset(
-            scored,
-            dataset,
-            tokens_per_batch=tokens_per_batch,
-            layout=layout,
-            autocast_dtype=autocast_dtype,
-            progress=label,
-            shared=shared,
-        )
+    def scores_of(scored: nn.Module | Reference, name: str, layout: Layout) -> NDArray[Any]:
+        how: dict[str, Any] = {
+            "tokens_per_batch": tokens_per_batch,
+            "layout": layout,
+            "autocast_dtype": autocast_dtype,
+            "progress": f"scoring the {name}" if progress else None,
+            "shared": shared,
+        }
+        if cache_dir is not None:
+            return cached_scores(scored, dataset, Passes(**how), cache_dir=cache_dir).scores
+        with _active(scored) as active:
+            return score_dataset(cast(nn.Module, active), dataset, **how)
 
     with _active(reference) as active:
         if isinstance(layout, str):
             models = [model] if active is None or active is model else [model, active]
             layout = choose_layout(layout, models, autocast_dtype=autocast_dtype)
-        known = active is None
-        reference_scores = _known_reference_scores(facts) if known else scores_of(active, "reference", layout)
+    reference_scores = (
+        _known_reference_scores(facts) if reference is None else scores_of(reference, "reference", layout)
+    )
     return ScoredRows.of(
         dataset,
         facts,

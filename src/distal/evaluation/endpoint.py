@@ -20,12 +20,12 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from distal.errors import ConfigError, ServiceError
 from distal.evaluation.budget import Budget
 
-__all__ = ["ChatEndpoint", "EndpointOptions", "Reply", "RequestRefused"]
+__all__ = ["ChatEndpoint", "EndpointOptions", "Reply", "RequestRefused", "find_key"]
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -124,7 +124,7 @@ class ChatEndpoint:
         self.budget = budget or Budget()
         self.stopped = threading.Event()
         self._url = options.base_url.rstrip("/") + "/chat/completions"
-        self._key = _find_key(options)
+        self._key = find_key(options)
         self._opener = urllib.request.build_opener(_NoRedirect())
         self._not_before = 0.0
 
@@ -188,7 +188,7 @@ class ChatEndpoint:
 
     def _parsed(self, content: bytes) -> Reply:
         try:
-            answer = cast(Any, json.loads(content))
+            answer = json.loads(content)
             choice = answer["choices"][0]
             text = choice["message"].get("content") or ""
             if not isinstance(text, str):
@@ -251,8 +251,12 @@ class ChatEndpoint:
         return (line[:_SHOWN] + " ..." if len(line) > _SHOWN else line) or "an empty answer"
 
 
-def _find_key(options: EndpointOptions) -> str:
-    """The key from the environment, or an empty string."""
+def find_key(options: EndpointOptions) -> str:
+    """The key that goes to a server, from the environment; empty where there is none.
+
+    Raises:
+        ConfigError: the environment variable that was named is not set, or holds no key.
+    """
     name = options.api_key_env or _DEFAULT_KEY
     key = os.environ.get(name, "").strip()
     if options.api_key_env is not None and not key:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from distal.errors import OutputError
 
@@ -110,7 +110,7 @@ class Journal:
 
     def _take(self, line: bytes) -> None:
         try:
-            entry = cast(Any, json.loads(line))
+            entry = json.loads(line)
             key, value = entry["key"], entry["value"]
             intact = entry["sha256"] == _checksum(key, value)
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,15 +151,16 @@ def of_counts(frame: Frame, on_u: IntArray, on_v: IntArray) -> Statistics:
     pair, n, m = frame.pair, frame.pair.u.size, frame.pair.v.size
     upto_u, upto_v = _cumulative(on_u), _cumulative(on_v)
     x, y = _written_out(pair.u, upto_u[:, 1:]), _written_out(pair.v, upto_v[:, 1:])
-    cells = None if n == m else staircase(n, m, torch.device("cpu"))
-    gap = x - y if cells is None else x[:, cells.u_rank.numpy()] - y[:, cells.v_rank.numpy()]
-    mass = np.full(n, 1 / n) if cells is None else cells.mass.numpy()
-    below = np.minimum(gap, 0)
-    above = gap - below
-    if cells is None:  # cells of one size: a plain sum of squares
-        wrong, right = (np.einsum("ri,ri->r", side, side) / n for side in (below, above))
+    if n == m:  # cells of one size
+        mass, gap = np.full(n, 1 / n), x - y
+        weighed = gap
     else:
-        wrong, right = (np.einsum("ri,ri,i->r", side, side, mass) for side in (below, above))
+        cells = _cells(n, m)
+        mass, gap = cells.mass, np.take(x, cells.u_rank, axis=1) - np.take(y, cells.v_rank, axis=1)
+        weighed = gap * cells.root
+    below = np.minimum(weighed, 0)
+    above = weighed - below
+    wrong, right = (np.einsum("ri,ri->r", side, side) / (n if n == m else 1) for side in (below, above))
     u_rank, v_rank = quantile_ranks(frame.levels, n) - 1, quantile_ranks(frame.levels, m) - 1
     return Statistics(
         mean_gap=x.mean(1) - y.mean(1),
@@ -200,6 +202,22 @@ def of_weights(frame: Frame, on_u: NDArray[Any], on_v: NDArray[Any]) -> Statisti
         accuracy=None if frame.credit is None else _weighted(on_u, frame.credit) / (2 * total_u[:, 0]),
         **_second_order(frame, gap, mass),
     )
+
+
+class _Cells(NamedTuple):
+    """Cells between the breaks of samples of two sizes: ranks, mass, and the root of the mass."""
+
+    u_rank: IntArray
+    v_rank: IntArray
+    mass: FloatArray
+    root: FloatArray
+
+
+@lru_cache(maxsize=4)  # the same for every block of resamples
+def _cells(n: int, m: int) -> _Cells:
+    found = staircase(n, m, torch.device("cpu"))
+    mass = found.mass.numpy()
+    return _Cells(found.u_rank.numpy(), found.v_rank.numpy(), mass, np.sqrt(mass))
 
 
 def merged_cells(on_u: NDArray[Any], on_v: NDArray[Any]) -> tuple[IntArray, IntArray, FloatArray]:

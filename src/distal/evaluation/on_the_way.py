@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from distal.evaluation.dominance import certify_rows
 from distal.evaluation.records import DominanceCertificate
-from distal.evaluation.scored import ScoredRows
+from distal.evaluation.scored import RowFacts, ScoredRows
 from distal.training.evaluation import Evaluation
 from distal.training.health.log import HealthLog, read_records
 
@@ -102,10 +102,9 @@ class EvaluationLog(TrainerCallback):
 def scored(found: Evaluation) -> ScoredRows:
     """The rows of an evaluation as certificates take them."""
     batch, data = found.batch, found.dataset
-    rows = [row for index in range(len(data)) for row in data[index]]
     return ScoredRows.of(
         data,
-        rows,
+        RowFacts.of(data),
         np.asarray(batch.policy.double().cpu().numpy()),
         np.asarray(batch.reference.double().cpu().numpy()),
     )

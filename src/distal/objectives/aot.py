@@ -70,6 +70,13 @@ class TransportObjective(Objective):
         """True: the place of a sample in the sorted batch depends on all others."""
         return True
 
+    @property
+    def refuses_weights(self) -> str | None:
+        """The soft sort mixes samples, so that what comes out of it has no sample's weight."""
+        if self.sort != "soft":
+            return None
+        return "sort='soft' mixes samples, so it cannot carry sample weights; use sort='hard'"
+
     @abstractmethod
     def laws(self, scores: SequenceScores) -> Laws:
         """The two samples that are compared."""
@@ -100,10 +107,6 @@ class TransportObjective(Objective):
         problem = sort_problem(laws.u, laws.v, laws.u_weights, laws.v_weights)
         soft = self.sorting()
         if soft.strength is not None:
-            if laws.u_weights is not None:
-                raise ValueError(
-                    "sort='soft' mixes samples, so it cannot carry sample weights; use sort='hard'"
-                )
             u = soft_sort(laws.u, soft.strength, soft.regularization)
             v = soft_sort(laws.v, soft.strength, soft.regularization)
             problem = problem._replace(u=u, v=v)

@@ -23,8 +23,8 @@ def option(default: object, help: str) -> Any:
 class Objective(ABC):
     """A function of an optimizer batch's scores.
 
-    The fields of a subclass are its options. `couples_batch` is False exactly when the loss is the plain
-    mean, over pairs, of a term that depends on that pair alone: then the batch may be cut up freely.
+    The fields of a subclass are its options. `couples_batch` is False exactly when the loss is the
+    (weighted) mean, over pairs, of a term that depends on that pair alone: then the batch may be cut up freely.
     """
 
     name: ClassVar[str]
@@ -43,6 +43,13 @@ class Objective(ABC):
     @abstractmethod
     def couples_batch(self) -> bool:
         """Whether the loss of one unit depends on the others in the batch."""
+
+    @property
+    def refuses_weights(self) -> str | None:
+        """Why samples cannot have weights; None where they can."""
+        if self.uses_weights:
+            return None
+        return f"objective {self.name!r} does not use sample weights; build the scores without them"
 
     @property
     def uses_margins(self) -> bool:
@@ -73,10 +80,8 @@ class Objective(ABC):
                 f"objective {self.name!r} needs pairs, got unpaired scores; use SequenceScores.from_pairs, "
                 "or an objective for unpaired samples such as 'aot_unpaired'"
             )
-        if scores.weighted and not self.uses_weights:
-            raise ValueError(
-                f"objective {self.name!r} does not use sample weights; build the scores without them"
-            )
+        if scores.weighted and self.refuses_weights is not None:
+            raise ValueError(self.refuses_weights)
         return self.loss(scores)
 
     @classmethod

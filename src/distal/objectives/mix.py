@@ -45,7 +45,7 @@ class Mix(Objective):
     data: ClassVar[DataKind] = "paired"
     default_beta: ClassVar[float | None] = None
     source: ClassVar[str] = "weighted sums of losses as in arXiv 2411.10442; each part keeps its own defaults"
-    uses_weights: ClassVar[bool] = True  # as far as its parts do: each of them checks for itself
+    uses_weights: ClassVar[bool] = True  # as far as its parts do
 
     def __post_init__(self) -> None:
         """Build the parts, which checks them."""
@@ -61,6 +61,11 @@ class Mix(Objective):
     def terms(self) -> tuple[tuple[float, Objective], ...]:
         """Weight and objective of each part."""
         return tuple(_build(part) for part in self.parts)
+
+    @property
+    def refuses_weights(self) -> str | None:
+        """What the first of its parts says that refuses them."""
+        return next((term.refuses_weights for _, term in self.terms if term.refuses_weights), None)
 
     @property
     def needs(self) -> DataKind:

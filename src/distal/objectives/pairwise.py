@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distal.objectives.base import DataKind, Objective, option
 from distal.objectives.scores import ObjectiveOutput, SequenceScores
-from distal.transport._checks import check_positive
+from distal.transport._checks import check_positive, check_weights
 from distal.transport.costs import HingeCost, LeastSquaresCost, LogisticCost, SmoothedCost
 
 __all__ = ["Dpo", "Hinge", "Ipo", "PairwiseObjective"]
@@ -23,6 +23,7 @@ class PairwiseObjective(Objective):
     """The mean over pairs of a function of the pair's reward margin."""
 
     data: ClassVar[DataKind] = "paired"
+    uses_weights: ClassVar[bool] = True
 
     @property
     def couples_batch(self) -> bool:
@@ -39,8 +40,12 @@ class PairwiseObjective(Objective):
         """Loss of each pair, shape (n,), from its reward margin, shape (n,), nats."""
 
     def loss(self, scores: SequenceScores) -> ObjectiveOutput:
-        """Mean of the pairs' losses."""
-        return ObjectiveOutput(self.per_pair(scores.reward_margin).mean())
+        """Mean of the pairs' losses, weighted where pairs have weights."""
+        losses = self.per_pair(scores.reward_margin)
+        if scores.chosen_weights is None:
+            return ObjectiveOutput(losses.mean())
+        weights = check_weights(scores.chosen_weights, losses, "weights")
+        return ObjectiveOutput((weights.to(losses.dtype) * losses).sum())
 
 
 @dataclass(frozen=True, kw_only=True)

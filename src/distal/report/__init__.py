@@ -1,6 +1,7 @@
 """Reports: figures and tables that people look at.
 
-`distal.report.figures` imports matplotlib and is left out here: the terminal's tables stay quick to import.
+`distal.report.figures` imports matplotlib and is left out here: the terminal's tables stay quick to import. So is
+`distal.report.page`, the report on runs as an HTML page.
 """
 
 from __future__ import annotations

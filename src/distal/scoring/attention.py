@@ -21,59 +21,34 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distal.errors import ModelError
 from distal.scoring.segments import Segments, VarlenIndex
+from distal.scoring.varlen import attend_varlen, has_varlen_kernel, varlen_kernel
 
 __all__ = [
     "SegmentedMask",
-    "VarlenKernel",
-    "attend_varlen",
     "attending_to",
     "attention_name",
-    "has_varlen_kernel",
+    "is_compiled",
     "is_flash",
     "is_known",
     "needs_padding_mask",
+    "register_attention",
     "unwrap",
 ]
 
 _PREFIX = "distal_"
 _KNOWN = ("sdpa", "eager")
 _FLASH = "flash_attention"
-_HALF = (torch.bfloat16, torch.float16)
 _LARGEST_HEAD = 256
 """Dimensions of a head that kernels for sequences of different lengths take."""
 
 _segments: ContextVar[Segments | None] = ContextVar("segments", default=None)
-
-
-class VarlenKernel(Protocol):
-    """Attention over sequences of different lengths, as `torch.nn.attention.varlen.varlen_attn` does it.
-
-    Query (T, heads, dimension), key and value (K, key heads, dimension); causal masks and windows are aligned at the
-    last query and the last key of each sequence.
-    """
-
-    def __call__(  # noqa: D102, PLR0913 - as above, and the signature is theirs
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        cu_seq_q: Tensor,
-        cu_seq_k: Tensor,
-        max_q: int,
-        max_k: int,
-        /,
-        *,
-        scale: float | None,
-        window_size: tuple[int, int],
-        enable_gqa: bool,
-    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -143,7 +118,7 @@ def attending_to(model: nn.Module, segments: Segments) -> Generator[dict[str, An
     if is_flash(model):
         yield _flash_arguments(segments, device)
         return
-    _register()
+    register_attention()
     configs = {
         id(c): c for m in model.modules() if hasattr(c := getattr(m, "config", None), "_attn_implementation")
     }
@@ -183,6 +158,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of this very module go through `torch.compile`."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
 def is_known(model: nn.Module) -> bool:
     """Whether a model's attention is of a kind that can be asked segment by segment."""
     return attention_name(unwrap(model)) in _KNOWN
@@ -199,10 +179,12 @@ def needs_padding_mask(model: nn.Module) -> bool:
     Where all attention is causal, no token sees what comes after it, and the mask is left out: kernels that are causal
     by themselves are faster, and no token of the padding is left without anything to read. (Where a window holds
     nothing but padding, softmax over nothing can be NaN, which the next layer multiplies by zero and adds.)
-    FlashAttention drops padding by the mask, and models that carry a state are left as their authors wrote them.
+    FlashAttention drops padding by the mask; models that carry a state, and adapters that put tokens of their own
+    before a row, are left as their authors wrote them.
     """
     inner: Any = unwrap(model)
     base: Any = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    adapters: Any = getattr(inner, "peft_config", {})
     causal = [module.is_causal for module in base.modules() if hasattr(module, "is_causal")]
     return not (
         bool(causal)
@@ -210,41 +192,8 @@ def needs_padding_mask(model: nn.Module) -> bool:
         and is_known(model)
         and getattr(base, "_supports_attention_backend", False)
         and not getattr(base, "_is_stateful", False)
+        and not any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters.values())
     )
-
-
-def attend_varlen(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    index: VarlenIndex,
-    *,
-    scale: float | None,
-    window: int | None,
-    kernel: VarlenKernel,
-) -> Tensor:
-    """Attention over all segments in one call: (1, heads, T, D) and (1, key heads, T, D) -> (1, T, heads, D)."""
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if index.keys is not None:
-        k, v = k[index.keys], v[index.keys]
-    found = kernel(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
-        index.queries_end,
-        index.keys_end,
-        index.longest_query,
-        index.longest_key,
-        scale=scale,
-        window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
-    return found[None]
-
-
-def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a kernel for sequences of different lengths runs on a device, in a type of numbers."""
-    return device.type == "cuda" and dtype in _HALF and _varlen_kernel() is not None
 
 
 def _flash_arguments(segments: Segments, device: torch.device) -> dict[str, Any]:
@@ -264,21 +213,14 @@ def _flash_arguments(segments: Segments, device: torch.device) -> dict[str, Any]
 
 
 @cache
-def _varlen_kernel() -> VarlenKernel | None:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn  # pyright: ignore[reportReturnType] - more arguments than are used here
-
-
-@cache
-def _register() -> None:
+def register_attention() -> tuple[str, ...]:
+    """Make the two functions known to transformers; the names by which it finds them."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     for kind in _KNOWN:
         AttentionInterface.register(_PREFIX + kind, partial(_attend, kind))
         AttentionMaskInterface.register(_PREFIX + kind, partial(_mask, kind))
+    return tuple(_PREFIX + kind for kind in _KNOWN)
 
 
 def _mask(kind: str, **given: Any) -> Any:
@@ -338,7 +280,7 @@ def _attend(
         raise ModelError("the model adds a bias to attention, which does not go by position")
     mask = attention_mask
     if kind == "sdpa" and _kernel_can(mask, query, value, given):
-        kernel = _varlen_kernel()
+        kernel = varlen_kernel()
         assert kernel is not None
         scale = given.get("scaling")
         return attend_varlen(

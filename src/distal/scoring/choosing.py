@@ -20,15 +20,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distal.errors import ConfigError
-from distal.scoring.attention import attention_name, has_varlen_kernel, is_flash, is_known, unwrap
+from distal.scoring.attention import (
+    attention_name,
+    is_compiled,
+    is_flash,
+    is_known,
+    unwrap,
+)
 from distal.scoring.dataset import autocast, evaluating
 from distal.scoring.layouts import PACKED, PADDED, PREFIX_SHARED, Layout, PrefixShared
 from distal.scoring.logprobs import score_rows
 from distal.scoring.precision import compute_dtype, score_noise
 from distal.scoring.sharing import word_from_first_rank
+from distal.scoring.varlen import has_varlen_kernel
 from distal.types import TokenRow
 
-__all__ = ["LAYOUT_NAMES", "LayoutName", "choose_layout", "why_padded"]
+__all__ = ["LAYOUT_NAMES", "LayoutName", "choose_layout", "trial_rows", "why_padded"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +49,7 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 _LONGEST_TRIAL = 512
 """Windows up to this size are filled by a row of the trial; longer ones are left to the rules of the masks."""
 _SHORT_TRIAL = 24
-_NOISE_ALLOWED = 16
+NOISE_ALLOWED = 16
 """Multiples of the typical rounding that a trial may be off."""
 _LEAK = 1e-3
 """Nats that a score may move when another row is replaced: the same numbers go through the same operations."""
@@ -124,7 +131,7 @@ def _stated_reason(model: nn.Module, layout: Layout) -> str | None:
     kinds = {kind for c in configs for kind in getattr(c, "layer_types", None) or ()} - _LAYERS
     reasons = {
         "it is no model of transformers": not configs,
-        "it is compiled, for rows of one shape": any(_compiled(m) for m in model.modules()),
+        "it is compiled, for rows of one shape": any(map(is_compiled, model.modules())),
         "its adapter adds tokens of its own to each row": any(
             getattr(a, "is_prompt_learning", False) for a in adapters.values()
         ),
@@ -160,10 +167,6 @@ def _configs(base: Any) -> Iterator[Any]:
             yield config
 
 
-def _compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-
-
 def _rope_type(config: Any) -> str:
     stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     return str(stated.get("rope_type", stated.get("type"))) if isinstance(stated, dict) else ""
@@ -174,14 +177,14 @@ def _trial(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None)
     if isinstance(layout, PrefixShared):
         layout = PrefixShared(least=1)
     inner: Any = unwrap(model)
-    rows = _trial_rows(_vocabulary(inner), _trial_length(inner))
+    rows = trial_rows(inner)
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad(), autocast(device, autocast_dtype):
         alone = torch.cat([score_rows(model, [row]) for row in rows])
         together = score_rows(model, rows, layout)
         replaced = score_rows(model, [*map(_other, rows[:-1]), rows[-1]], layout)
     dtype = compute_dtype(model, autocast_dtype)
-    allowed = _NOISE_ALLOWED * score_noise(dtype, [row.scored_length for row in rows])
+    allowed = NOISE_ALLOWED * score_noise(dtype, [row.scored_length for row in rows])
     off = _distance(together, alone)
     # Mixtures of experts sort tokens of all rows, so that rounding moves with them.
     experts = any(
@@ -216,8 +219,13 @@ def _vocabulary(base: Any) -> int:
     return min(known) if known else int(base.get_input_embeddings().weight.shape[0])
 
 
-def _trial_rows(vocabulary: int, longest: int) -> list[TokenRow]:
-    """Three rows, the last two with one prompt, the longest last; their tokens are the same on every machine."""
+def trial_rows(model: nn.Module) -> list[TokenRow]:
+    """Three rows, the last two with one prompt, the longest last; their tokens are the same on every machine.
+
+    Args:
+        model: without wrappers; the longest row is longer than its sliding window, if that is small.
+    """
+    vocabulary, longest = _vocabulary(model), _trial_length(model)
     random = np.random.default_rng(0)
 
     def tokens(n: int) -> list[int]:

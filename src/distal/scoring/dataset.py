@@ -17,7 +17,7 @@ from distal.errors import NonFiniteError
 from distal.progress import follow
 from distal.scoring.layouts import PADDED, Layout
 from distal.scoring.logprobs import score_rows
-from distal.scoring.sharing import rank_and_world, share_of, sum_over_ranks
+from distal.scoring.sharing import in_parallel, rank_and_world, share_of, sum_over_ranks
 from distal.types import RowSource, TokenRow
 
 __all__ = [
@@ -42,6 +42,10 @@ SHARD_TOKENS = 2**19
 
 Shards of other sizes are other entries of the cache; see `SCORING_VERSION`.
 """
+
+WAVE = 16
+"""Forward passes of each rank, at least, between two exchanges of scores; a last pass that some ranks lack is then
+one of many."""
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
@@ -212,7 +216,8 @@ def score_parts(
 
     Args:
         model: a causal language model; its training mode is put back afterwards.
-        parts: the next one is asked for when the last one is finished; on every rank the same, where they share.
+        parts: the next one is asked for when the last one is finished; where ranks share, some are asked for
+            together, on every rank the same.
         finished: called with the number of a part and the scores of its rows, on every rank.
         how: how rows are put through the model.
         tokens: of all parts together, for the estimate of the time left.
@@ -232,25 +237,57 @@ def _score_parts(
 ) -> Generator[float]:
     """Yields, after each forward pass, the tokens by which the job is nearer to its end."""
     yield 0  # the bar appears before the first pass is done
+    wave: list[_CutPart] = []
+    # Parts seldom make the same number of passes for every rank; several of them together waste fewer.
+    enough = WAVE * rank_and_world()[1] if how.shared and in_parallel() else 1
     for number, rows, tokens in parts:
         if rows is None:
             yield tokens
             continue
-        lengths = _lengths(rows)
-        groups = how.layout.cut_by_tokens(rows, 1, how.tokens_per_batch)
-        groups, counted = share_of(groups) if how.shared else (groups, len(groups))
-        # Weighing by tokens makes the estimate honest although the longest groups come first.
-        weights = [sum(lengths[i] for i in group) for group in groups]
-        scores = np.zeros(len(rows), dtype=score_type(model))
-        for k, group in enumerate(groups):
-            found = score_rows(model, [rows[i] for i in group], how.layout)
-            if k < counted:
-                scores[group] = found.cpu().numpy()
-            yield tokens * weights[k] / sum(weights)
-        if how.shared:
-            scores = sum_over_ranks(scores)  # each row was scored by one rank; the others have zeros
-        refuse_non_finite(scores, rows)
-        finished(number, scores)
+        wave.append(_CutPart(number, rows, tokens, how.layout.cut_by_tokens(rows, 1, how.tokens_per_batch)))
+        if sum(len(part.groups) for part in wave) >= enough:
+            yield from _score_wave(model, wave, finished, how)
+            wave = []
+    if wave:
+        yield from _score_wave(model, wave, finished, how)
+
+
+class _CutPart(NamedTuple):
+    """A part, and the rows of each of its forward passes."""
+
+    number: int
+    rows: Sequence[TokenRow]
+    tokens: int
+    groups: list[list[int]]
+
+
+def _score_wave(
+    model: nn.Module, wave: list[_CutPart], finished: Callable[[int, np.ndarray], None], how: Passes
+) -> Generator[float]:
+    """Scores some parts, whose forward passes are shared out over the ranks."""
+    lengths = [_lengths(part.rows) for part in wave]
+    passes = [(part, group) for part in range(len(wave)) for group in wave[part].groups]
+    own, counted = passes, len(passes)
+    if how.shared and in_parallel():
+        # The largest first: ranks then wait for passes of about the same size.
+        passes.sort(key=lambda made: -sum(lengths[made[0]][i] for i in made[1]))
+        own, counted = share_of(passes)
+    # Weighing by tokens makes the estimate honest all the same.
+    weights = [sum(lengths[part][i] for i in group) for part, group in own]
+    tokens = sum(part.tokens for part in wave)
+    ends = np.cumsum([0, *(len(part.rows) for part in wave)])
+    scores = np.zeros(ends[-1], dtype=score_type(model))
+    for k, (part, group) in enumerate(own):
+        rows = wave[part].rows
+        found = score_rows(model, [rows[i] for i in group], how.layout)
+        if k < counted:
+            scores[ends[part] + np.asarray(group)] = found.cpu().numpy()
+        yield tokens * weights[k] / sum(weights)
+    if how.shared:
+        scores = sum_over_ranks(scores)  # each row was scored by one rank; the others have zeros
+    for part, start, stop in zip(wave, ends[:-1], ends[1:], strict=True):
+        refuse_non_finite(scores[start:stop], part.rows)
+        finished(part.number, scores[start:stop])
 
 
 def shard_bounds(lengths: Sequence[int], width: int) -> list[int]:

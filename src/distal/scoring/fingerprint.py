@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distal.scoring.logprobs import unwrap
 from distal.scoring.partitioned import whole
+from distal.scoring.quantization import scales
 
 __all__ = ["weights_fingerprint"]
 
@@ -34,7 +35,7 @@ def weights_fingerprint(model: nn.Module, *, with_adapters: bool = True) -> str:
     inner = unwrap(model)
     adapters = {} if with_adapters else _adapter_tensors(inner)
     digest = hashlib.sha256(_config_bytes(inner))
-    named = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+    named = {**dict(inner.named_parameters()), **dict(inner.named_buffers()), **scales(inner)}
     entries = {
         _plain_name(name) if not with_adapters else name: t
         for name, t in named.items()

@@ -41,7 +41,6 @@ __all__ = [
     "pad_rows",
 ]
 
-
 WORTH_SHARING = 8
 """Shortest prompt that is shared, tokens: below, attention in one more piece costs about as much as it saves."""
 
@@ -128,11 +127,15 @@ class Padded:
         input_ids = torch.nn.utils.rnn.pad_sequence([ids_of(row) for row in rows], batch_first=True)
         width = input_ids.shape[1]
         lengths = torch.tensor([len(row.input_ids) for row in rows])
+        taken = torch.arange(width) < lengths[:, None]
         padded = bool(lengths.min() < width)
+        # Filled with a token of the row: some models warn of pad tokens without a mask.
+        filling = input_ids.gather(1, torch.tensor([[row.prompt_length] for row in rows]))
+        input_ids = torch.where(taken, input_ids, filling)
         starts = [k * width + row.prompt_length - 1 for k, row in enumerate(rows)]
         return LaidOutBatch(
             input_ids.to(device),
-            (torch.arange(width) < lengths[:, None]).to(device) if padded else None,
+            taken.to(device) if padded else None,
             None,
             None,
             scored_only(rows, stretches(starts, [row.completion_length for row in rows])).to(device),

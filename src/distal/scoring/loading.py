@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import errno
-import json
-import os
-import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +10,12 @@ from torch import nn
 
 from distal.errors import ModelError
 from distal.scoring.partitioned import whole, whole_shape
+from distal.scoring.quantization import loading_settings, refuse_non_finite_files, scales
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from distal.scoring.model_files import check_files, check_readable, locate, translated
 
 __all__ = [
     "check_finite_weights",
@@ -39,10 +34,9 @@ _DTYPES = {
     "float64": torch.float64,
 }
 _OTHER_HEADS = ("MaskedLM", "Classification", "QuestionAnswering", "PreTraining", "MultipleChoice", "Reward")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 - how a model is loaded, all with defaults
     name_or_path: str | Path,
     *,
     dtype: str = "auto",
@@ -51,6 +45,8 @@ def load_model(
     trust_remote_code: bool = False,
     revision: str | None = None,
     trainable: bool = False,
+    quantization: str = "none",
+    quantization_dtype: str | None = None,
 ) -> Any:
     """Loads a causal language model, or a PEFT adapter with its base model.
 
@@ -65,6 +61,8 @@ def load_model(
         trust_remote_code: run code that comes with the model.
         revision: hub revision of the model (not of the adapter beside it).
         trainable: whether the adapter, if there is one, is loaded for training.
+        quantization: `none`, `8bit` or `4bit` (bitsandbytes) of the linear layers, on the process's own device.
+        quantization_dtype: type of products with 4-bit weights; None for `dtype` (bfloat16 where that is `auto`).
 
     Returns:
         A `transformers` model in evaluation mode, or a `peft.PeftModel` where an adapter is in play.
@@ -73,9 +71,10 @@ def load_model(
         ModelError: the model is missing, not a causal language model, not stored as safetensors, incomplete,
             or holds NaN or infinity.
     """
-    if dtype not in _DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}.")
-    source = _locate(name_or_path, "model")
+    for chosen in (dtype, quantization_dtype):
+        if chosen is not None and chosen not in _DTYPES:
+            raise ModelError(f"unknown dtype {chosen!r}; choose one of {', '.join(_DTYPES)}.")
+    source = locate(name_or_path, "model")
     if is_adapter(source, revision=revision):
         if adapter is not None:
             raise ModelError(
@@ -83,10 +82,12 @@ def load_model(
             )
         source, adapter, revision = _base_of(source, revision), source, None
     elif adapter is not None:
-        adapter = _locate(adapter, "adapter")
+        adapter = locate(adapter, "adapter")
         if not is_adapter(adapter):
             raise ModelError(f"{adapter} holds no adapter_config.json, so it is no PEFT adapter.")
     settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+    products = None if quantization_dtype is None else _DTYPES[quantization_dtype]
+    settings |= loading_settings(quantization, _DTYPES[dtype], products)
     if attn_implementation is not None:
         settings["attn_implementation"] = attn_implementation
     model: Any = _load_base(source, _DTYPES[dtype], settings)
@@ -110,11 +111,11 @@ def load_reward_model(
 
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}.")
-    source = _locate(name_or_path, "reward model")
-    _check_files(
+    source = locate(name_or_path, "reward model")
+    check_files(
         source, ("model*.safetensors*",), ("pytorch_model*.bin*", "*.pt", "*.pth"), "save_pretrained(folder)"
     )
-    with _translated("reward model", source):
+    with translated("reward model", source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         # With output_loading_info it returns a pair, which its annotation does not say.
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
@@ -147,7 +148,7 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    source = _locate(name_or_path, "model or tokenizer")
+    source = locate(name_or_path, "model or tokenizer")
     local = Path(source)
     if (
         local.is_dir()
@@ -161,7 +162,7 @@ def load_tokenizer(
             f"{source} holds no tokenizer (no tokenizer.json, tokenizer.model or vocab file). Copy the "
             "tokenizer files into it, or name the folder that has them (--tokenizer)."
         )
-    with _translated("tokenizer", source):
+    with translated("tokenizer", source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision)
 
 
@@ -188,7 +189,7 @@ def check_finite_weights(model: nn.Module, name: str) -> None:
     Raises:
         ModelError: naming the first such parameter and how many of its entries are affected.
     """
-    for parameter_name, parameter in model.named_parameters():
+    for parameter_name, parameter in (*model.named_parameters(), *scales(model).items()):
         with whole(parameter) as weight:
             bad = int((~torch.isfinite(weight.detach())).sum())
         if bad:
@@ -204,7 +205,7 @@ def is_adapter(name_or_path: str | Path, *, revision: str | None = None) -> bool
     """Whether a folder or hub id holds a PEFT adapter rather than a whole model."""
     local = Path(name_or_path)
     if local.is_dir():
-        _check_readable(local)
+        check_readable(local)
         return (local / "adapter_config.json").is_file() and not any(local.glob("model*.safetensors*"))
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -214,81 +215,36 @@ def is_adapter(name_or_path: str | Path, *, revision: str | None = None) -> bool
         return False
 
 
-def _locate(name_or_path: str | Path, what: str) -> str:
-    """The folder or hub id meant, or a `ModelError` for a local path that does not exist."""
-    name = str(name_or_path)
-    if not name:
-        raise ModelError(
-            f"the name of the {what} is empty; give a local folder or a hub id such as owner/name."
-        )
-    path = Path(name).expanduser()
-    if path.is_dir():
-        _check_readable(path)
-        return str(path)
-    if path.is_file():
-        raise ModelError(
-            f"{what} {name} is a file; give the folder that holds config.json and the safetensors files."
-        )
-    near = _nearest_folders(path)
-    if _HUB_ID.fullmatch(name) and not near:
-        return name
-    hint = (
-        f" Did you mean {' or '.join(near)}?"
-        if near
-        else " Check the path, or give a hub id such as owner/name."
-    )
-    raise ModelError(f"no such {what} folder: {name}.{hint}")
-
-
-def _check_readable(folder: Path) -> None:
-    """Refuses a folder, or model files in it, that this user may not read.
-
-    The loaders would say that such a file does not exist.
-    """
-    try:
-        files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
-        closed = next((path for path in files if path.is_file() and not os.access(path, os.R_OK)), None)
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be read: {error.strerror}; check its rights.") from error
-    if closed is not None:
-        raise ModelError(f"{closed} cannot be read: permission denied; check its rights.")
-
-
-def _nearest_folders(path: Path) -> list[str]:
-    """Existing folders beside `path` whose names resemble it."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
-    except OSError:
-        return []
-    return [str(path.parent / name) for name in difflib.get_close_matches(path.name, names, 3, 0.6)]
-
-
 def _base_of(adapter: str, revision: str | None) -> str:
     """The base model that an adapter names."""
     from peft import PeftConfig
 
-    with _translated("adapter", adapter):
+    with translated("adapter", adapter):
         base = PeftConfig.from_pretrained(adapter, revision=revision).base_model_name_or_path
     if not base:
         raise ModelError(
             f"adapter {adapter} does not name its base model; give the base as the model and this as adapter."
         )
-    return _locate(base, f"base model (named by adapter {adapter})")
+    return locate(base, f"base model (named by adapter {adapter})")
 
 
 def _load_base(source: str, dtype: torch.dtype | str, settings: dict[str, Any]) -> PreTrainedModel:
     """A whole model, after the checks that give better messages than the loader's."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    _check_files(
+    check_files(
         source, ("model*.safetensors*",), ("pytorch_model*.bin*", "*.pt", "*.pth"), "save_pretrained(folder)"
     )
-    with _translated("model", source):
+    with translated("model", source):
         config = AutoConfig.from_pretrained(
             source, trust_remote_code=settings["trust_remote_code"], revision=settings["revision"]
         )
     _check_causal(source, config)
-    with _translated("model", source):
+    if "quantization_config" in settings:
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(f"{source} is stored quantised already; leave quantization out.")
+        refuse_non_finite_files(source)
+    with translated("model", source):
         # With output_loading_info it returns a pair, which its annotation does not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, **settings
@@ -309,27 +265,9 @@ def _with_adapter(model: PreTrainedModel, adapter: str, trainable: bool) -> Peft
     """The model with a PEFT adapter on top."""
     from peft import PeftModel
 
-    _check_files(adapter, ("adapter_model.safetensors",), ("adapter_model.bin",), "save_pretrained(folder)")
-    with _translated("adapter", adapter):
+    check_files(adapter, ("adapter_model.safetensors",), ("adapter_model.bin",), "save_pretrained(folder)")
+    with translated("adapter", adapter):
         return PeftModel.from_pretrained(model, adapter, is_trainable=trainable, use_safetensors=True)
-
-
-def _check_files(source: str, wanted: tuple[str, ...], pickles: tuple[str, ...], remedy: str) -> None:
-    """Refuses a local folder without safetensors files."""
-    folder = Path(source)
-    if not folder.is_dir() or any(any(folder.glob(pattern)) for pattern in wanted):
-        return
-    found = sorted(path.name for pattern in pickles for path in folder.glob(pattern))
-    if found:
-        raise ModelError(
-            f"{source} holds its weights as Python pickles ({', '.join(found[:3])}), which can run any code "
-            "when opened; Distal reads safetensors only. If you trust the file, load it once with "
-            f"transformers and write it again with {remedy}."
-        )
-    listing = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise ModelError(
-        f"{source} holds no weights ({' or '.join(wanted)}); found {listing}. Is it the right folder?"
-    )
 
 
 def _check_causal(source: str, config: PreTrainedConfig) -> None:
@@ -346,47 +284,3 @@ def _check_causal(source: str, config: PreTrainedConfig) -> None:
             f"{source} is not a causal language model: it {what}. Distal needs one that AutoModelForCausalLM "
             "can load (Llama, Qwen, Mistral, GPT-2, ...)."
         )
-
-
-@contextmanager
-def _translated(what: str, source: str) -> Generator[None]:
-    """Turns the loaders' exceptions into one `ModelError`."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise ModelError(
-            f"a safetensors file of {source} is damaged ({error}); copy or download it again."
-        ) from error
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        KeyError,
-        TypeError,
-        json.JSONDecodeError,
-    ) as error:
-        if isinstance(error, ModelError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = "folder" if Path(source).is_dir() else "hub id"
-        hint = (
-            ""
-            if where == "folder"
-            else (
-                " It is no local folder either; check the spelling, the network, and for private models `hf "
-                "auth login`."
-            )
-        )
-        raise ModelError(
-            f"cannot load the {what} from {where} {source}: {_first_lines(error)}{hint}"
-        ) from error
-
-
-def _first_lines(error: BaseException) -> str:
-    """The first sentence of an exception that says something, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = f"missing key {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2])
-    text = text if len(text) <= 300 else text[:300] + " ..."
-    return text if text.endswith((".", "!", "?")) else text + "."

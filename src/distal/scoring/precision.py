@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from distal.scoring.quantization import product_dtypes
+
 __all__ = ["compute_dtype", "score_noise"]
 
 # Typical difference, in nats, between two computations of one token's log-probability that differ only in how rows
@@ -15,10 +17,10 @@ _TOKEN_NOISE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 1e-2,
 
 
 def compute_dtype(model: nn.Module, autocast_dtype: torch.dtype | None) -> torch.dtype:
-    """The coarsest type that a forward pass computes in: that of mixed precision, or of the weights."""
+    """The coarsest type that a forward pass computes in: that of mixed precision, of the weights, or of products."""
     if autocast_dtype is not None:
         return autocast_dtype
-    floating = (p.dtype for p in model.parameters() if p.dtype in _TOKEN_NOISE)
+    floating = {*(p.dtype for p in model.parameters()), *product_dtypes(model)} & _TOKEN_NOISE.keys()
     return max(floating, key=lambda dtype: _TOKEN_NOISE[dtype], default=torch.float32)
 
 

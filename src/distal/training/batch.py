@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distal.errors import NonFiniteError
@@ -22,6 +23,7 @@ __all__ = [
     "local_batch",
     "refuse_non_finite",
     "rows_per_unit",
+    "weights_of",
     "without_non_finite",
     "without_rounding",
 ]
@@ -42,6 +44,7 @@ class ScoredBatch:
         source_row: (n,) row numbers in the user's data file.
         completion_length: (n,) completion tokens that are scored.
         local: positions of this rank's rows among the n, in the order in which the rank holds them.
+        weight: (n,) how much each row's unit counts; None where all count alike.
     """
 
     kind: DataKind
@@ -51,6 +54,7 @@ class ScoredBatch:
     source_row: Tensor
     completion_length: Tensor
     local: Tensor
+    weight: Tensor | None = None
 
     @property
     def n_units(self) -> int:
@@ -62,13 +66,18 @@ class ScoredBatch:
         scores = self.policy if policy is None else policy
         if self.kind == "unpaired":
             return SequenceScores.from_samples(
-                scores, self.reference, self.desirable, lengths=self.completion_length
+                scores,
+                self.reference,
+                self.desirable,
+                weights=self.weight,
+                lengths=self.completion_length,
             )
         return SequenceScores.from_pairs(
             scores[0::2],
             scores[1::2],
             self.reference[0::2],
             self.reference[1::2],
+            weights=None if self.weight is None else self.weight[0::2],
             chosen_lengths=self.completion_length[0::2],
         )
 
@@ -76,6 +85,18 @@ class ScoredBatch:
 def rows_per_unit(kind: DataKind) -> int:
     """Rows that one sort unit brings."""
     return 2 if kind == "paired" else 1
+
+
+def weights_of(rows: Sequence[TokenRow]) -> NDArray[np.float64]:
+    """(n,) weight of each row's unit, 1 where it does not say.
+
+    Example:
+        >>> weights_of(
+        ...     [TokenRow([1, 2], 1, True, 0, 0), TokenRow([1, 2], 1, True, 1, 1, weight=0.5)]
+        ... ).tolist()
+        [1.0, 0.5]
+    """
+    return np.fromiter((1.0 if row.weight is None else row.weight for row in rows), float, len(rows))
 
 
 def gather_batch(kind: DataKind, rows: Sequence[TokenRow], policy: Tensor) -> ScoredBatch:
@@ -132,22 +153,23 @@ def without_rounding(batch: ScoredBatch, dtype: torch.dtype) -> ScoredBatch:
 
 
 def _table(rows: Sequence[TokenRow], policy: Tensor) -> Tensor:
-    """(rows, 5): policy score, reference score, label, source row, scored completion tokens."""
+    """(rows, 6): policy score, reference score, label, source row, scored completion tokens, weight."""
     n = len(rows)
-    table = np.empty((n, 5))
+    table = np.empty((n, 6))
     table[:, 0] = policy.detach().double().cpu().numpy()
     # Iterators of numbers, without a list in between: of a large batch this is what takes the time.
     table[:, 1] = np.fromiter((row.reference_score for row in rows), float, n)
     table[:, 2] = np.fromiter((row.desirable for row in rows), float, n)
     table[:, 3] = np.fromiter((row.source_row for row in rows), float, n)
     table[:, 4] = np.fromiter((row.scored_length for row in rows), float, n)
+    table[:, 5] = weights_of(rows)
     return torch.from_numpy(table)
 
 
 def _assemble(kind: DataKind, shares: list[Tensor], rank: int, dtype: torch.dtype) -> ScoredBatch:
     width = rows_per_unit(kind)
     units, local = _interleave([share.cpu().view(-1, width, share.shape[1]) for share in shares], rank)
-    policy, reference, desirable, source_row, completion_length = units.flatten(0, 1).unbind(dim=1)
+    policy, reference, desirable, source_row, completion_length, weight = units.flatten(0, 1).unbind(dim=1)
     return ScoredBatch(
         kind=kind,
         policy=policy.to(dtype),
@@ -156,6 +178,8 @@ def _assemble(kind: DataKind, shares: list[Tensor], rank: int, dtype: torch.dtyp
         source_row=source_row.long(),
         completion_length=completion_length.long(),
         local=(local[:, None] * width + torch.arange(width)).flatten(),
+        # Equal weights are none: then the loss is that of a batch without, to the last bit.
+        weight=None if bool((weight == weight[:1]).all()) else weight,
     )
 
 

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -14,16 +14,18 @@ from transformers import TrainingArguments
 from distal.caching import default_cache_dir
 from distal.data.preparation import OnBadRows
 from distal.data.truncation import Truncation
-from distal.data.turns import LOSS_ON, LossOn
+from distal.data.turns import LossOn
 from distal.errors import ConfigError
-from distal.objectives import Objective, get_objective, objective_names
+from distal.objectives import Objective, get_objective
 from distal.objectives.streaming import check_streamable
-from distal.scoring import LAYOUT_NAMES, LayoutName
+from distal.scoring import LayoutName
+from distal.scoring.compilation import DEFAULT_BACKEND
 from distal.training.best import better_is_greater
 from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
-from distal.training.refused import REFUSED
+from distal.training.option_checks import check_choices, check_compilation, check_numbers
+from distal.training.refused import refuse_options
 from distal.training.samples import check_sampling
 from distal.training.suggestions import nearest
 
@@ -150,6 +152,12 @@ class AlignmentConfig(TrainingArguments):
     stream_capacity: int | None = _option(
         None, f"stream: past rewards that each law keeps at most (default {DEFAULT_STREAM_CAPACITY})."
     )
+    compile_blocks: bool = _option(
+        False, "Compile each decoder block (torch.compile), for rows of any length. Speed only."
+    )
+    compile_backend: str | None = _option(
+        None, f"Backend of compile_blocks, as torch.compile knows it (default {DEFAULT_BACKEND})."
+    )
     max_length: int = _option(1024, "Longest prompt plus completion, tokens.")
     truncation: Truncation | None = _option(
         None,
@@ -163,6 +171,7 @@ class AlignmentConfig(TrainingArguments):
     on_bad_rows: OnBadRows = _option(
         "drop", "What happens to rows that cannot be used: drop (counted, reported) or error."
     )
+    use_weights: bool = _option(True, "Let rows with a column `weight` count by it in the loss.")
     dataset_num_proc: int | None = _option(None, "Processes for tokenization; None for one.")
     dataset_cache: bool = _option(
         True, "Keep tokenised rows of files and data sets, so that the next run need not tokenise them."
@@ -268,10 +277,7 @@ class AlignmentConfig(TrainingArguments):
         return HealthThresholds.from_option(self.health)
 
     def _refuse_unused(self) -> None:
-        for name, (allowed, remedy) in REFUSED.items():
-            value = getattr(self, name, allowed)
-            if value != allowed:
-                raise ConfigError(f"{name}: {value!r} is not supported: {remedy}")
+        refuse_options(self)
         # A copy of a config (dataclasses.replace) brings the values that the original computed; those are no demand.
         share = math.ceil(self.global_batch_size / int(os.environ.get("WORLD_SIZE", "1")))
         per_device = {
@@ -290,35 +296,8 @@ class AlignmentConfig(TrainingArguments):
             raise ConfigError(
                 "micro_batch_size and tokens_per_micro_batch exclude each other; set one of them"
             )
-        at_least = {
-            "global_batch_size": 1,
-            "micro_batch_size": 1,
-            "tokens_per_micro_batch": 1,
-            "max_length": 2,
-            "reference_tokens_per_batch": 1,
-            "dataset_num_proc": 1,
-            "stream_capacity": 1,
-            "sample_prompts": 0,
-            "sample_new_tokens": 1,
-        }
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-        choices = {
-            "objective": objective_names(),
-            "layout": LAYOUT_NAMES,
-            "strategy": get_args(Strategy),
-            "order_statistics": ("batch", "stream"),
-            "truncation": ("drop", "error", "truncate_prompt", "truncate_completion"),
-            "on_bad_rows": ("drop", "error"),
-            "loss_on": LOSS_ON,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known and not (name == "truncation" and self.truncation is None):
-                raise ConfigError(
-                    f"{name}: {getattr(self, name)!r} is unknown{nearest(getattr(self, name), known)}"
-                )
+        check_numbers(self)
+        check_choices(self)
         if self.dataset_cache_dir is not None and not self.dataset_cache:
             raise ConfigError("dataset_cache_dir has no effect with dataset_cache: false; leave it out")
         if self.kl_baseline == "mismatched":
@@ -326,8 +305,7 @@ class AlignmentConfig(TrainingArguments):
                 "kl_baseline: 'mismatched' needs rewards of completions under other prompts, and training scores none; "
                 "set batch or none"
             )
-        if self.torch_compile and self.layout not in ("auto", "padded"):
-            raise ConfigError(f"layout: {self.layout} does not go with torch_compile; set padded")
+        check_compilation(self)
         self.health_thresholds  # noqa: B018 - building them checks them
         self._check_memory()
         self._check_order_statistics(self.build_objective())

@@ -12,9 +12,11 @@ from transformers import TrainingArguments
 
 from distal.errors import ConfigError
 from distal.scoring import AdapterSnapshot, FrozenModel, Reference
+from distal.scoring.quantization import is_quantized
 
 __all__ = [
     "check_launch",
+    "check_models",
     "check_reference",
     "checkpoint_layout",
     "is_prepared",
@@ -65,6 +67,11 @@ def check_launch(accelerator: Any, args: TrainingArguments) -> None:
         ConfigError: names the setting and what to set instead.
     """
     _check_precision(accelerator.mixed_precision, args)
+    if getattr(args, "compile_blocks", False) and prepared_later(accelerator):
+        raise ConfigError(
+            f"compile_blocks is not supported with {accelerator.distributed_type.value}, where weights come and go "
+            "while blocks run. Leave it out, or use plain data parallelism (torchrun)."
+        )
     if launched_with(accelerator, "FSDP"):
         _check_fsdp(accelerator)
     elif launched_with(accelerator, "DEEPSPEED"):
@@ -154,6 +161,20 @@ def _check_zero(zero: dict[str, Any]) -> None:
             "deepspeed: with ZeRO stage 3 the result can be written as a model only if the weights are gathered. Set "
             "zero_optimization.stage3_gather_16bit_weights_on_model_save (zero3_save_16bit_model) to true."
         )
+
+
+def check_models(accelerator: Any, policy: nn.Module, reference: Reference) -> None:
+    """Refuse models that cannot be shared out over processes as the launcher asks.
+
+    Raises:
+        ConfigError: says what to do instead.
+    """
+    if is_quantized(policy) and prepared_later(accelerator):
+        raise ConfigError(
+            f"quantization is not supported with {accelerator.distributed_type.value}, which shares out weights that "
+            "it can read. Use plain data parallelism (torchrun), or load the model without quantization."
+        )
+    check_reference(accelerator, reference)
 
 
 def check_reference(accelerator: Any, reference: Reference) -> None:

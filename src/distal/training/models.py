@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from distal.errors import ConfigError
+from distal.scoring.quantization import is_quantized
 
 __all__ = ["add_adapter", "disable_dropout", "has_dropout", "policy_and_reference", "resolve_model"]
 
@@ -30,6 +31,11 @@ def policy_and_reference(
     if peft_config is not None:
         policy = add_adapter(policy, peft_config)
     _refuse_router_loss(policy)
+    if is_quantized(policy) and not hasattr(policy, "peft_config"):
+        raise ConfigError(
+            "model: its weights are quantised, so they cannot be trained themselves. Train an adapter on them (lora, "
+            "or peft_config), or load the model without quantization."
+        )
     frozen = None if ref_model is None else resolve_model(ref_model)
     if without_dropout:
         for switched in (policy, frozen):
@@ -54,15 +60,13 @@ def add_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
     Raises:
         ConfigError: the model carries an adapter already.
     """
-    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from peft import PeftModel, get_peft_model
 
     if isinstance(model, PeftModel):
         raise ConfigError(
             "peft_config: the model has an adapter already. Leave peft_config out to go on training that adapter "
             "(a frozen copy of it becomes the reference), or merge it first with model.merge_and_unload()."
         )
-    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
-        model = prepare_model_for_kbit_training(model)  # pyright: ignore[reportArgumentType]
     return get_peft_model(model, peft_config)  # pyright: ignore[reportArgumentType]
 
 

@@ -43,6 +43,7 @@ class StatefulTrainer(GuardedTrainer):
                 args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)
             ),
             "processes": args.world_size,
+            **({"compile_blocks": args.compile_backend or True} if args.compile_blocks else {}),
         }
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

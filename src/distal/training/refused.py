@@ -1,12 +1,15 @@
-"""Options of `transformers.TrainingArguments` that would change the objective, or do nothing, under the engine."""
+"""Options of `transformers.TrainingArguments` that have no place under the whole-batch engine."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["REFUSED"]
+from distal.errors import ConfigError
 
-REFUSED: dict[str, tuple[Any, str]] = {
+__all__ = ["refuse_options"]
+
+# Options of the parent class that would change the objective, or do nothing, under the whole-batch engine.
+_REFUSED: dict[str, tuple[Any, str]] = {
     "gradient_accumulation_steps": (
         1,
         "one optimizer step takes one batch; set global_batch_size and micro_batch_size",
@@ -29,4 +32,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "Distal orders optimizer batches itself, the same on any number of devices",
     ),
 }
-"""Name of the option -> the only value that is allowed, and what to do instead."""
+
+
+def refuse_options(args: object) -> None:
+    """Refuse settings that would change the objective or do nothing, and say what to set instead.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name, (allowed, remedy) in _REFUSED.items():
+        value = getattr(args, name, allowed)
+        if value != allowed:
+            raise ConfigError(f"{name}: {value!r} is not supported: {remedy}")

@@ -103,7 +103,12 @@ class RunIdentity:
         """
         options = {item.name: getattr(objective, item.name) for item in dataclasses.fields(objective)}
         sections: dict[str, Section] = {
-            "data": {"rows": dataset.fingerprint, "units": len(dataset), "kind": dataset.kind},
+            "data": {
+                "rows": dataset.fingerprint,
+                "units": len(dataset),
+                "kind": dataset.kind,
+                **({} if dataset.weights is None else {"weights": _digest(dataset.weights)}),
+            },
             "reference": {"weights": reference_weights, "scores": _digest(dataset.reference_scores)},
             "objective": {"objective": objective.name, **options},
             "batches": {
@@ -119,6 +124,7 @@ class RunIdentity:
                 "dropout": has_dropout(model),
                 "device": args.device.type,
                 "processes": args.world_size,
+                **({"compile_blocks": True} if args.compile_blocks else {}),
                 **_versions(),
             },
         }

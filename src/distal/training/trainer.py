@@ -27,17 +27,19 @@ from distal.scoring import (
     reference_scores,
     weights_fingerprint,
 )
+from distal.scoring.quantization import move
 from distal.training.config import AlignmentConfig
 from distal.training.engine import WholeBatchEngine
 from distal.training.evaluating import EvaluatingTrainer
 from distal.training.exchange import GradientExchange, gradient_exchange
 from distal.training.guards import check_initial_policy
-from distal.training.launch import check_launch, check_reference, is_prepared, prepared_later
+from distal.training.launch import check_launch, check_models, is_prepared, prepared_later
 from distal.training.loading import LateRows, StepLoader
 from distal.training.models import has_dropout, policy_and_reference
 from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
+from distal.training.weighting import weighted_as_set
 
 __all__ = ["AlignmentTrainer"]
 
@@ -102,9 +104,9 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         )
         check_launch(self.accelerator, args)
         if frozen is not None and self.place_model_on_device:
-            frozen.to(args.device)
+            move(frozen, args.device)
         self.reference = choose_reference(self._policy, frozen, new_adapter=peft_config is not None)
-        check_reference(self.accelerator, self.reference)
+        check_models(self.accelerator, self._policy, self.reference)
         self._engine: WholeBatchEngine | None = None
         self._exchange: GradientExchange | None = None
         self._started = False
@@ -150,7 +152,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
                 f"objective: {self.objective.name} needs pairs (prompt, chosen, rejected), but the {name} data is "
                 "unpaired (prompt, completion, label). Use aot_unpaired or kto, or give paired data."
             )
-        return data
+        return weighted_as_set(data, args, self.objective, name)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """One item per optimizer step: this rank's rows of the optimizer batch."""

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from distal.workflow.benchmarking import run_benchmarks
     from distal.workflow.certification import CertifyOptions, certify
     from distal.workflow.environment import environment
+    from distal.workflow.generation import GenerateOptions, generate
     from distal.workflow.interrupt import RunInterrupted
     from distal.workflow.options import AlignOptions, DataOptions, LoraOptions, ModelOptions
     from distal.workflow.resolve import resolve_options
     from distal.workflow.run_folder import RunFolder
+    from distal.workflow.winrates import WinRateOptions, evaluate_win_rate
 
 __all__ = [
     "AlignOptions",
@@ -25,13 +27,17 @@ __all__ = [
     "BenchmarkOptions",
     "CertifyOptions",
     "DataOptions",
+    "GenerateOptions",
     "LoraOptions",
     "ModelOptions",
     "RunFolder",
     "RunInterrupted",
+    "WinRateOptions",
     "align",
     "certify",
     "environment",
+    "evaluate_win_rate",
+    "generate",
     "resolve_options",
     "run_benchmarks",
 ]
@@ -42,13 +48,17 @@ _HOMES = {
     "BenchmarkOptions": "benchmark_options",
     "CertifyOptions": "certification",
     "DataOptions": "options",
+    "GenerateOptions": "generation",
     "LoraOptions": "options",
     "ModelOptions": "options",
     "RunFolder": "run_folder",
     "RunInterrupted": "interrupt",
+    "WinRateOptions": "winrates",
     "align": "alignment",
     "certify": "certification",
     "environment": "environment",
+    "evaluate_win_rate": "winrates",
+    "generate": "generation",
     "resolve_options": "resolve",
     "run_benchmarks": "benchmarking",
 }

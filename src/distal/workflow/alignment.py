@@ -23,7 +23,7 @@ from distal.evaluation.on_the_way import EvaluationLog
 from distal.report import certificate_table
 from distal.report.figures import plot_reward_quantiles
 from distal.report.loggers import FigureLogger
-from distal.scoring.loading import check_vocabulary, load_model
+from distal.scoring.loading import check_vocabulary, is_adapter, load_model
 from distal.scoring.partitioned import whole_shape
 from distal.scoring.sharing import word_from_first_rank
 from distal.training import AlignmentConfig, AlignmentTrainer, HealthSummary, health_summary
@@ -132,6 +132,12 @@ def _check_circumstances(options: AlignOptions) -> None:
             f"revision: {options.model.revision!r} has no effect, since {options.model.model} is a local "
             "folder; leave it out."
         )
+    adapted = options.lora.lora or options.model.adapter is not None
+    if options.model.quantization != "none" and not adapted and not is_adapter(options.model.model):
+        raise ConfigError(
+            f"quantization: {options.model.quantization} weights cannot be trained themselves; add lora (--lora) to "
+            "train an adapter on them, or leave quantization out."
+        )
 
 
 def ready(options: AlignOptions, console: Console) -> tuple[AlignmentTrainer, list[str]]:
@@ -178,6 +184,8 @@ def _models(options: ModelOptions, tokenizer: PreTrainedTokenizerBase) -> tuple[
         "dtype": options.dtype,
         "attn_implementation": options.attn_implementation,
         "trust_remote_code": options.trust_remote_code,
+        "quantization": options.quantization,
+        "quantization_dtype": options.quantization_dtype,
     }
     policy = load_model(
         options.model, adapter=options.adapter, revision=options.revision, trainable=True, **settings

@@ -8,7 +8,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -286,6 +286,7 @@ def _sources(options: BenchmarkOptions) -> list[_Source]:
 @contextmanager
 def _claimed(folder: Path) -> Generator[None]:
     """The output folder, made if need be, for this process alone."""
+    made = not folder.exists()
     lock = FolderLock(folder / ".lock", option="--output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -300,6 +301,9 @@ def _claimed(folder: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # where nothing came to be written
 
 
 def _tokenizer(name: str, options: BenchmarkOptions) -> Any:

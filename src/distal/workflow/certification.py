@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from distal.caching import default_cache_dir
 from distal.data import TokenizedPreferences
 from distal.data.attributes import unit_attributes
 from distal.errors import ConfigError, OutputError
@@ -214,6 +215,7 @@ def _score(
         layout=options.layout,
         progress=options.progress,
         attributes=attributes,
+        cache_dir=default_cache_dir(),
     )
     if options.reference is not None:
         known["reference"] = rows.reference

@@ -192,7 +192,7 @@ def _engine(
         "chat_template": hashlib.sha256(template.encode()).hexdigest() if template else None
     }
     if options.engine == "vllm":
-        settings = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+        settings: dict[str, Any] = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
         engine: Engine = VllmEngine(options.model, encoded, options.sampling, **settings)
         return engine, prompts, about
     model = _model(options, tokenizer)

@@ -109,6 +109,9 @@ def _method(options: AlignOptions, facts: CardFacts) -> str:
         "trained weights": f"LoRA, rank {options.lora.lora_r}, alpha {options.lora.lora_alpha}"
         if options.lora.lora
         else None,
+        "base under the adapter": None
+        if options.model.quantization == "none"
+        else f"{options.model.quantization} (bitsandbytes)",
         "optimizer batch": f"{training.global_batch_size} {unit}",
         "steps": facts.steps,
         "peak learning rate": training.learning_rate,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AlignOptions", "DataOptions", "LoraOptions", "ModelOptions"]
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+Quantization = Literal["none", "8bit", "4bit"]
 
 DEFAULT_EVAL_SIZE = 0.1
 """Share of the prompts that is held out where the user names neither `eval_data` nor `eval_size`."""
@@ -53,6 +54,19 @@ class ModelOptions:
         None, "eager, sdpa, flash_attention_2, ... [default: chosen by transformers]"
     )
     trust_remote_code: bool = _option(False, "run Python code that comes with the model")
+    quantization: Quantization = _option(
+        "none",
+        "4bit (NF4) or 8bit linear layers under an adapter, of model and reference alike; needs bitsandbytes",
+    )
+    quantization_dtype: DtypeName | None = _option(
+        None, "type of products with 4-bit weights [default: dtype, and bfloat16 where that is auto]"
+    )
+
+    def __post_init__(self) -> None:
+        if self.quantization_dtype is not None and self.quantization != "4bit":
+            raise ConfigError(
+                f"quantization_dtype has no effect with quantization: {self.quantization}; leave it out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

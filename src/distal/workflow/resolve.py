@@ -58,6 +58,8 @@ _NOT_THE_RUN = frozenset(
             "micro_batch_size",
             "tokens_per_micro_batch",
             "layout",
+            "compile_blocks",
+            "compile_backend",
             "strategy",
             "memory_budget_gib",
             "deferred_dtype",

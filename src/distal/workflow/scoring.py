@@ -13,6 +13,7 @@ from distal.data import ReadOptions, TokenizedPreferences, default_cache_dir, pr
 from distal.errors import ConfigError
 from distal.scoring import LAYOUT_NAMES
 from distal.scoring.loading import check_vocabulary, load_model, load_tokenizer
+from distal.scoring.quantization import move
 from distal.workflow.preparation import read_chat_template
 
 __all__ = ["ScoringOptions", "scored_data", "scored_model", "scoring_tokenizer"]
@@ -109,6 +110,7 @@ def scored_model(
         attn_implementation=options.attn_implementation,
         trust_remote_code=options.trust_remote_code,
         revision=revision,
-    ).to(PartialState().device)
+    )
+    model = move(model, PartialState().device)
     check_vocabulary(model, tokenizer)
     return model

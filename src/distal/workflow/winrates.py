@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -13,7 +12,7 @@ from typing import Any, cast
 from distal.caching import default_cache_dir
 from distal.errors import ConfigError, OutputError
 from distal.evaluation.budget import Budget, BudgetLimits
-from distal.evaluation.endpoint import ChatEndpoint, EndpointOptions
+from distal.evaluation.endpoint import ChatEndpoint, EndpointOptions, find_key
 from distal.evaluation.files import write_atomically
 from distal.evaluation.generation import read_outputs
 from distal.evaluation.journal import Journal
@@ -103,7 +102,7 @@ class WinRateOptions:
     function: str | None = None
     orders: str = "both"
     concurrency: int = 8
-    timeout: float = 120.0
+    timeout: float = 300.0
     retries: int = 5
     budget: BudgetLimits = field(default_factory=BudgetLimits)
     batch_size: int = 8
@@ -215,7 +214,7 @@ def _judge(options: WinRateOptions, budget: Budget) -> Judge:
         return AlpacaEvalJudge(
             options.annotators or "",
             base_url=options.base_url,
-            key=_key(options.api_key_env),
+            key=_alpaca_key(options),
             concurrency=options.concurrency,
             budget=budget,
         )
@@ -290,14 +289,13 @@ def _versions(options: WinRateOptions) -> dict[str, str]:
     return versions
 
 
-def _key(variable: str | None) -> str | None:
-    """The key from the environment variable that was named."""
-    if variable is None:
+def _alpaca_key(options: WinRateOptions) -> str | None:
+    """The key for alpaca-eval, where it is not to find one by itself."""
+    if options.base_url is None and options.api_key_env is None:
         return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"api_key_env: the environment variable {variable} is not set, or empty.")
-    return key
+    address = options.base_url or "https://api.openai.com/v1"
+    asked = EndpointOptions(base_url=address, model="any", api_key_env=options.api_key_env)
+    return find_key(asked) or None
 
 
 def _text(path: Path) -> str:

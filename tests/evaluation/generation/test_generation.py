@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -66,7 +67,8 @@ def model(make_llama: Callable[..., Any]) -> Any:
 @pytest.fixture
 def engine(model: Any, word_tokenizer: Any) -> Callable[..., TransformersEngine]:
     def make(rows: Sequence[Prompt], batch_size: int = 4, **options: Any) -> TransformersEngine:
-        sampling = SamplingOptions(**{"max_new_tokens": 12} | options)
+        settings: dict[str, Any] = {"max_new_tokens": 12} | options
+        sampling = SamplingOptions(**settings)
         encoded = encode_prompts(rows, word_tokenizer)
         return TransformersEngine(model, word_tokenizer, encoded, sampling, batch_size=batch_size)
 
@@ -188,6 +190,26 @@ def test_the_models_own_settings_are_left_as_they_were(model: Any, engine: Calla
     assert model.generation_config.to_dict() == before
 
 
+def test_an_adapter_answers_by_itself(model: Any, word_tokenizer: Any, engine: Callable[..., Any]):
+    from peft import LoraConfig, get_peft_model
+
+    rows = prompts(3)
+    base = answers(engine(rows, temperature=1.0), rows)
+    adapted: Any = get_peft_model(
+        copy.deepcopy(model),
+        LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights=False),
+    )
+    with adapted.disable_adapter():
+        assert answers(_on(adapted, rows, word_tokenizer), rows) == base
+    assert answers(_on(adapted, rows, word_tokenizer), rows) != base
+    assert adapted.generation_config.repetition_penalty == 5.0
+
+
+def _on(model: Any, rows: Sequence[Prompt], tokenizer: Any) -> TransformersEngine:
+    options = SamplingOptions(max_new_tokens=12, temperature=1.0)
+    return TransformersEngine(model.eval(), tokenizer, encode_prompts(rows, tokenizer), options, batch_size=4)
+
+
 def test_conversations_go_through_the_template(model: Any, word_tokenizer: Any, engine: Callable[..., Any]):
     talk = [{"role": "user", "content": "w5 w6"}]
     rows = (Prompt("w5 w6", Preference(talk, (), ()), "d", 0),)
@@ -214,14 +236,14 @@ class StopsAfter:
     def describe(self) -> dict[str, Any]:
         return self.inner.describe()
 
-    def run(self, rows: Sequence[Prompt], done: Collection[int], keep: Any, *, progress: bool) -> None:
+    def run(self, prompts: Sequence[Prompt], done: Collection[int], keep: Any, *, progress: bool) -> None:
         def counted(found: Mapping[int, Generation]) -> None:
             if self.batches == 0:
                 raise Stopped
             self.batches -= 1
             keep(found)
 
-        self.inner.run(rows, done, counted, progress=progress)
+        self.inner.run(prompts, done, counted, progress=progress)
 
 
 def test_an_interrupted_run_ends_with_the_same_file(engine: Callable[..., Any], tmp_path: Path):
@@ -335,6 +357,13 @@ def test_prompts_of_every_kind_of_rows(make_pairs: Callable[..., Any], tmp_path:
     chat = read_prompts([{"prompt": "u"}], reading=ReadOptions(chat=True)).prompts[0]
     assert chat.row.prompt == [{"role": "user", "content": "u"}]
     assert len(read_prompts(pairs, limit=2).prompts) == 2
+
+
+def test_columns_beside_the_prompts_do_not_matter():
+    for more in ({"system": "s"}, {"messages": "m"}, {"score": 1, "id": 3}):
+        assert read_prompts([{"prompt": "p", **more}]).prompts[0].instruction == "p"
+    answers = [{"prompt": "p", "completion": "c"}]
+    assert read_prompts(answers, column="prompt").prompts[0].instruction == "p"
 
 
 def test_bad_prompts_are_counted_or_refused():

@@ -17,8 +17,10 @@ import yaml
 
 from distal.errors import ConfigError, ServiceError
 from distal.evaluation.budget import Budget, BudgetLimits
+from distal.evaluation.generation import ModelOutput, write_outputs
 from distal.evaluation.journal import Journal
 from distal.evaluation.judging import FunctionJudge, JudgedPair, Judgement, Pair, judge_pairs, win_rate
+from distal.workflow.winrates import WinRateOptions, evaluate_win_rate
 from tests.evaluation.fake_server import FakeServer, status
 
 alpaca = pytest.importorskip("distal.evaluation.judging.alpaca")
@@ -44,7 +46,7 @@ def _package() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _clients_are_gone() -> Iterator[None]:
     """The package leaves its clients, with their sockets, to the garbage collector."""
     yield
@@ -155,8 +157,39 @@ def test_configurations_that_cannot_be(configuration: Callable[..., str]):
         alpaca.AlpacaEvalJudge(configuration(completions_kwargs={"openai_api_keys": [SENTINEL]}))
     with pytest.raises(ConfigError, match="cannot use the annotators"):
         alpaca.AlpacaEvalJudge(configuration(fn_completions="none_such"))
-    with pytest.raises(ConfigError, match="base_url has no effect"):
+    with pytest.raises(ConfigError, match="base_url and api_key_env have no effect"):
         alpaca.AlpacaEvalJudge(configuration(fn_completions="test_completions"), base_url="http://x/v1")
+
+
+def test_the_whole_way_without_a_network(
+    configuration: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(alpaca._imported().constants, "DEFAULT_CACHE_DIR", str(tmp_path / "no-hub"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    files: list[Path] = []
+    for name in ("model", "baseline"):
+        files.append(tmp_path / f"{name}.json")
+        rows = [ModelOutput(pair.prompt, getattr(pair, name), name, "d") for pair in PAIRS[:3]]
+        write_outputs(files[-1], rows)
+    with FakeServer(longer) as server:
+        options = WinRateOptions(
+            outputs=files[0],
+            baseline=files[1],
+            judge="alpaca-eval",
+            annotators=configuration(),
+            base_url=server.url,
+            cache_dir=tmp_path / "cache",
+            output=tmp_path / "out",
+            progress=False,
+        )
+        evaluate_win_rate(options)
+        assert server.headers[0]["Authorization"] == "Bearer no-key"
+    content = json.loads((tmp_path / "out" / "winrate.json").read_text())
+    assert (content["wins"], content["losses"]) == (2, 1)
+    assert content["length_controlled"] is None
+    assert any("on the hub, which cannot be had" in note for note in content["notes"])
+    assert content["length_adjusted"]["win_rate"] < content["win_rate"]
+    assert content["versions"]["alpaca-eval"]
 
 
 def hub(folder: Path, prompts: list[str], difficulty: list[float]) -> None:

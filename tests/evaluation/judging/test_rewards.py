@@ -63,17 +63,18 @@ def test_a_function_of_the_users(pairs: list[Pair], tmp_path: Path, monkeypatch:
 
 @pytest.fixture(scope="module")
 def reward_folder(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: Any) -> Path:
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-        pad_token_id=0,
-        num_labels=1,
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.5,
+        "pad_token_id": 0,
+        "num_labels": 1,
+    }
+    config = LlamaConfig(**settings)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("reward")
     LlamaForSequenceClassification(config).save_pretrained(folder)
@@ -125,14 +126,15 @@ def test_texts_that_are_too_long_for_a_reward_model(reward_folder: Path, word_to
 
 def test_what_is_no_reward_model(make_llama: Callable[..., Any], word_tokenizer: Any, tmp_path: Path):
     make_llama().save_pretrained(tmp_path / "lm")
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_labels=3,
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_labels": 3,
+    }
+    config = LlamaConfig(**settings)
     LlamaForSequenceClassification(config).save_pretrained(tmp_path / "three")
     for folder, says in (
         ("lm", "no reward model"),

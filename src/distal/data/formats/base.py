@@ -33,11 +33,15 @@ NOT_USED = {
     "ref_chosen_logps": "cached reference scores are not used; they are computed anew",
     "ref_rejected_logps": "cached reference scores are not used; they are computed anew",
     "ref_logps": "cached reference scores are not used; they are computed anew",
-    "weight": "weights of rows are not used in training",
+    "weight": "weights of rows are not used in this format",
     "image": "only text is used",
     "images": "only text is used",
 }
 """Columns of any format whose absence from the result should not go unsaid."""
+
+_WEIGHT = (
+    "used: rows count in the loss by their weight, 1 where they have none (use_weights: false leaves it out)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,9 @@ class Format:
 
     def notes(self, columns: Collection[str]) -> tuple[str, ...]:
         """Remarks about the data set as a whole."""
-        unused = tuple(f"column {name}: {remark}" for name, remark in NOT_USED.items() if name in columns)
-        return (*((self.note,) if self.note else ()), *unused)
+        remarks = NOT_USED | ({"weight": _WEIGHT} if "weight" in self.columns else {})
+        said = tuple(f"column {name}: {remark}" for name, remark in remarks.items() if name in columns)
+        return (*((self.note,) if self.note else ()), *said)
 
 
 def has(

@@ -14,6 +14,7 @@ __all__ = ["FORMATS", "graded_answer"]
 
 _ANSWERS = ("response", "completion")
 _LISTS = ("completions", "responses")
+_JUDGED = (1, 10)
 _ARENA = ("question_id", "prompt", "model", "response", "score")
 
 
@@ -37,6 +38,12 @@ def _recognise_lists(columns: Collection[str], rows: Sequence[Row]) -> bool:
 def _read_row(row: Row) -> Iterator[Made]:
     answer = fields.text(row, _present(row, _ANSWERS))
     yield graded_answer(fields.text(row, "prompt"), answer, {"score": fields.number(row, "score")})
+
+
+def _read_judged(row: Row) -> Iterator[Made]:
+    """A judge that gave no score is recorded as -1."""
+    grades = {"score": fields.number(row, "score", scale=_JUDGED)}
+    yield graded_answer(fields.text(row, "prompt"), fields.text(row, "response"), grades)
 
 
 def _read_lists(row: Row) -> Iterator[Made]:
@@ -68,7 +75,7 @@ FORMATS = (
         kind="graded",
         columns=frozenset({"prompt", "response", "score"}),
         recognise=has(*_ARENA),
-        read=_read_row,
+        read=_read_judged,
         origin=Origin("Li et al. 2024, arXiv 2406.11939", "Apache-2.0"),
         grades={"score": 1.0},
     ),

@@ -16,6 +16,7 @@ from distal.data.schemas import Conversation, Preference
 __all__ = ["FORMATS"]
 
 _ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_SCALE, _STRENGTHS = (0, 4), (-3, 3)
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
@@ -39,22 +40,25 @@ def _grade(row: Row, attribute: str) -> float:
     """A grade; of several annotators their mean."""
     found = row[attribute]
     if not isinstance(found, list) or not found:
-        return fields.number(row, attribute)
+        return fields.number(row, attribute, scale=_SCALE)
     marks: list[Any] = found
-    return sum(fields.number({attribute: mark}, attribute) for mark in marks) / len(marks)
+    return sum(fields.number({attribute: mark}, attribute, scale=_SCALE) for mark in marks) / len(marks)
 
 
 def _read_second(row: Row) -> Preference:
     first, second = fields.string(row, "response_1"), fields.string(row, "response_2")
     return _by_strength(
-        fields.string(row, "prompt"), first, second, fields.number(row, "preference_strength")
+        fields.string(row, "prompt"),
+        first,
+        second,
+        fields.number(row, "preference_strength", scale=_STRENGTHS),
     )
 
 
 def _read_third(row: Row) -> Preference:
     context = fields.text(row, "context")
     first, second = fields.string(row, "response1"), fields.string(row, "response2")
-    strength = fields.number(row, "overall_preference")
+    strength = fields.number(row, "overall_preference", scale=_STRENGTHS)
     if isinstance(context, str):
         return _by_strength(context, first, second, strength)
     return _by_strength(context, _said(first), _said(second), strength)

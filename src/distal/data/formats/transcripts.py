@@ -16,6 +16,7 @@ __all__ = ["FORMATS"]
 
 SUMMARY_MARK = "TL;DR:"
 _END = "<|endoftext|>"
+_AXIS = (1, 7)
 _AXES = ("overall", "accuracy", "coverage", "coherence")
 
 _SUMMARIZE = Origin(
@@ -78,7 +79,7 @@ def _read_axes(row: Row) -> Iterator[Made]:
     summary = fields.mapping(fields.value(row, "summary", "give the graded summary"), "summary")
     axes = fields.mapping(summary.get("axes"), "summary.axes")
     grades = {
-        axis: fields.number(axes, axis, f"summary.axes.{axis}")
+        axis: fields.number(axes, axis, f"summary.axes.{axis}", scale=_AXIS)
         for axis in _AXES
         if axes.get(axis) is not None
     }

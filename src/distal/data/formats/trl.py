@@ -12,7 +12,7 @@ from distal.data.schemas import Conversation, Preference
 
 __all__ = ["FORMATS", "read_explicit", "read_implicit", "read_unpaired"]
 
-_EXTRAS = frozenset({"tools", "chat_template_kwargs"})
+_EXTRAS = frozenset({"tools", "chat_template_kwargs", "weight"})
 _ORIGIN = Origin("TRL's dataset formats, https://huggingface.co/docs/trl/dataset_formats")
 
 
@@ -24,7 +24,7 @@ def read_explicit(row: Row) -> Preference:
         shared = shared_messages(chosen, rejected)
         if shared:
             prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    return pair(prompt, chosen, rejected, **fields.extras(row))
+    return pair(prompt, chosen, rejected, **fields.extras(row), **fields.weight(row))
 
 
 def read_implicit(row: Row) -> Preference:
@@ -46,13 +46,13 @@ def read_implicit(row: Row) -> Preference:
                 "chosen and rejected share no message that an assistant's message follows on both sides",
                 "add a prompt column",
             )
-    return pair(chosen[:cut], chosen[cut:], rejected[cut:], **fields.extras(row))
+    return pair(chosen[:cut], chosen[cut:], rejected[cut:], **fields.extras(row), **fields.weight(row))
 
 
 def read_unpaired(row: Row) -> Preference:
     """A row of prompt, completion and label."""
     prompt, completion = fields.text(row, "prompt"), fields.text(row, "completion")
-    return sample(prompt, completion, fields.label(row), **fields.extras(row))
+    return sample(prompt, completion, fields.label(row), **fields.extras(row), **fields.weight(row))
 
 
 FORMATS = (

@@ -14,6 +14,7 @@ from distal.data.schemas import Preference
 __all__ = ["FORMATS"]
 
 _ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+_RATINGS = (1, 5)
 _OVERALL = ("overall_score", "fine-grained_score")
 _NOT_GRADED = (None, "", "N/A")
 _SCORES = {"score_chosen", "score_rejected"}
@@ -40,7 +41,8 @@ def _grades(completion: Row, where: str) -> dict[str, float]:
     for aspect in _ASPECTS:
         rating = fields.mapping(annotations.get(aspect) or {}, f"{where}.annotations.{aspect}")
         if rating.get("Rating") not in _NOT_GRADED:
-            grades[aspect] = fields.number(rating, "Rating", f"{where}.annotations.{aspect}.Rating")
+            place = f"{where}.annotations.{aspect}.Rating"
+            grades[aspect] = fields.number(rating, "Rating", place, scale=_RATINGS)
     for name in _OVERALL:
         if completion.get(name) not in _NOT_GRADED:
             grades[name] = fields.number(completion, name, f"{where}.{name}")

@@ -69,7 +69,7 @@ def compare_benchmarks(
         groups={b.name: list(b.tasks) for b in benchmarks if b.weighted},
         settings=settings,
         versions=versions | {"tasks": tasks},
-        notes=[*notes, *_notes(outcomes, rows, identical)],
+        notes=[*notes, *_notes(benchmarks, outcomes, rows, identical)],
         identical=identical,
     )
 
@@ -192,7 +192,9 @@ def _identical(outcomes: Outcomes) -> bool:
     )
 
 
-def _notes(outcomes: Outcomes, rows: Sequence[BenchmarkRow], identical: bool) -> Iterator[str]:
+def _notes(
+    benchmarks: Sequence[Benchmark], outcomes: Outcomes, rows: Sequence[BenchmarkRow], identical: bool
+) -> Iterator[str]:
     """Cautions that follow from the results."""
     if identical:
         yield (
@@ -200,9 +202,9 @@ def _notes(outcomes: Outcomes, rows: Sequence[BenchmarkRow], identical: bool) ->
         )
     for side, results in outcomes.items():
         requests = sum(result.requests for result in results.values())
-        cut = {task: result.cut for task, result in results.items() if result.cut}
-        if cut:
-            worst = max(cut, key=lambda task: cut[task])
+        cut = {each.name: sum(results[task].cut for task in each.tasks) for each in benchmarks}
+        if any(cut.values()):
+            worst = max(cut, key=lambda name: cut[name])
             yield (
                 f"{side}: {sum(cut.values()):,} of {requests:,} requests were longer than the model's context and lost "
                 f"their beginning, most of them in {worst} ({cut[worst]:,})"

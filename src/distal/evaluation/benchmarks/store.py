@@ -51,17 +51,27 @@ class TaskStore:
         write_atomically(summary, (text + "\n").encode())
 
     def read(self, side: Side, task: str) -> TaskOutcome | None:
-        """A finished task; None where there is none, or it is damaged and has to be evaluated again."""
+        """A finished task; None where there is none, or it is damaged and has to be evaluated again.
+
+        Raises:
+            OutputError: the file is something else.
+        """
         summary, documents = self.paths(side, task)
         try:
-            head: dict[str, Any] = json.loads(summary.read_text("utf-8"))
+            head = json.loads(summary.read_text("utf-8"))
             content = documents.read_bytes()
-            if head.pop("schema") != _SCHEMA or head.pop("sha256") != hashlib.sha256(content).hexdigest():
-                return None
-            records = [json.loads(line) for line in content.decode("utf-8").split("\n") if line]
-            return TaskOutcome(**head, documents=records)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError):
             return None
+        if not isinstance(head, dict) or cast(dict[str, Any], head).pop("schema", None) != _SCHEMA:
+            raise OutputError(
+                f"{summary} is not a result of this version; nothing was touched. Name another output folder, or add "
+                "--overwrite."
+            )
+        fields = cast(dict[str, Any], head)
+        if fields.pop("sha256", None) != hashlib.sha256(content).hexdigest():
+            return None
+        records = [json.loads(line) for line in content.decode("utf-8").split("\n") if line]
+        return TaskOutcome(**fields, documents=records)
 
     def remove(self, side: Side, task: str) -> None:
         """Forgets a task.

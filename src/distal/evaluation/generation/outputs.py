@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class ModelOutput:
     dataset: str
 
 
+_COLUMNS = tuple(field.name for field in fields(ModelOutput))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOutputs:
     """The answers of one model.
@@ -59,9 +62,7 @@ def read_outputs(path: str | Path) -> ModelOutputs:
     file = Path(path).expanduser()
     if not file.is_file():
         raise missing_path(file)
-    rows = [
-        _row(row, number, file) for number, row in enumerate(reader_for(file)(file, ModelOutput.__slots__))
-    ]
+    rows = [_row(row, number, file) for number, row in enumerate(reader_for(file)(file, _COLUMNS))]
     if not rows:
         raise DataError(f"{file}: holds no answers; expected a list of objects with instruction and output")
     repeated = [text for text, count in Counter(row.instruction for row in rows).items() if count > 1]

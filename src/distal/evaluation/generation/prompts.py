@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distal.data import FORMATS, DataLike, ReadOptions, open_preferences
+from distal.data import DataLike, ReadOptions, open_preferences
 from distal.data.fields import extras, text
 from distal.data.loading import open_rows
 from distal.data.prompts import user_turn
@@ -21,8 +21,6 @@ __all__ = ["Prompt", "PromptSet", "instruction_of", "read_prompts"]
 
 _COLUMNS = ("prompt", "instruction")
 """Columns that hold prompts, where the rows are no preferences and none is named."""
-
-_SIDES = frozenset().union(*(form.columns for form in FORMATS.values())) - set(_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,12 @@ def read_prompts(
             unique[key] = Prompt(instruction_of(made.prompt), made, dataset, number)
     if not unique:
         why = f": {next(iter(examples.values()))}" if examples else ""
-        raise DataError(f"{name} holds no usable prompt{why}")
+        hint = (
+            ""
+            if column is not None
+            else ". A column that is to be read as it is can be named: --prompt-column"
+        )
+        raise DataError(f"{name} holds no usable prompt{why}{hint}")
     return PromptSet(tuple(unique.values()), name, given, dict(dropped), examples)
 
 
@@ -160,16 +163,22 @@ def _rows(
     if column is None:
         first = next(iter(raw.read(())), None)
         found = set(raw.columns or first or ())
-        if options.format is not None or options.columns or (found & _SIDES and not _is_outputs(found)):
-            source = open_preferences(data, options, split=split, name=name)
-            yield from ((number, made, stem) for number, made in source)
-            return
         column = next((name for name in _COLUMNS if name in found), None)
-        if column is None:
-            raise DataError(
-                f"{raw.name}: no column {' or '.join(_COLUMNS)}, and no preferences; found "
-                f"{', '.join(sorted(map(str, found))) or 'none'}. Name the column with --prompt-column."
-            )
+        forced = options.format is not None or bool(options.columns)
+        if forced or column is None or not _is_outputs(found):
+            try:
+                source = open_preferences(data, options, split=split, name=name)
+            except DataError as error:
+                if forced or (column is None and not found):
+                    raise
+                if column is None:
+                    raise DataError(
+                        f"{raw.name}: no column {' or '.join(_COLUMNS)}, and no preferences; found "
+                        f"{', '.join(sorted(map(str, found)))}. Name the column with --prompt-column."
+                    ) from error
+            else:
+                yield from ((number, made, stem) for number, made in source)
+                return
     for number, row in enumerate(raw.read((column, "dataset", "tools", "chat_template_kwargs"))):
         dataset = row.get("dataset")
         yield (

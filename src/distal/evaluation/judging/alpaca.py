@@ -34,6 +34,9 @@ __all__ = ["AlpacaEvalJudge", "LengthControlled", "length_controlled_win_rate"]
 _HINT = "alpaca-eval is not installed: `pip install 'distal[judge]'`, or use --judge server with a prompt of your own."
 _DATASET = "tatsu-lab/alpaca_eval"
 _REFERENCE = "alpaca_eval_gpt4_baseline.json"
+_NO_KEY = "no-key"
+"""What the client of OpenAI sends to a server that wants none; it insists on one."""
+
 _SECRET = re.compile("api_?key|secret|password|authorization|credential", re.IGNORECASE)
 
 
@@ -79,15 +82,17 @@ class AlpacaEvalJudge:
             )
         self._config = _configuration(annotators, self._package)
         self._extra: dict[str, Any] = {}
-        if base_url is not None:
+        if base_url is not None or key:
             others = {one.get("fn_completions", "openai_completions") for one in self._config.values()}
             if others != {"openai_completions"}:
                 raise ConfigError(
-                    f"base_url has no effect on {annotators}, which asks by {', '.join(sorted(map(str, others)))}."
+                    f"base_url and api_key_env have no effect on {annotators}, which asks by "
+                    f"{', '.join(sorted(map(str, others)))}; leave them out."
                 )
-            self._extra["openai_api_base"] = base_url
-        if key:
-            self._extra["openai_api_keys"] = [key]
+        if base_url is not None:
+            self._extra = {"openai_api_base": base_url, "openai_api_keys": [key or _NO_KEY]}
+        elif key:
+            self._extra = {"openai_api_keys": [key]}
         self._base_url = base_url
         self._annotator = self._made(annotators)
         self.stopped = threading.Event()
@@ -150,7 +155,7 @@ class AlpacaEvalJudge:
     def _without_key(self, text: str) -> str:
         own = os.environ.get("OPENAI_API_KEYS", os.environ.get("OPENAI_API_KEY", ""))  # the package's names
         for key in (*self._extra.get("openai_api_keys", ()), *own.split(",")):
-            text = text.replace(key, "***") if key.strip() else text
+            text = text.replace(key, "***") if key.strip() and key != _NO_KEY else text
         return text
 
     def _made(self, annotators: str) -> Any:
@@ -342,13 +347,13 @@ def _names_in(content: Any) -> Iterator[str]:
 @contextmanager
 def _quiet() -> Generator[None]:
     """The package without its progress bars, one for each annotation, and without its log of every step."""
-    modules = [importlib.import_module("alpaca_eval.utils")]
+    modules: list[Any] = [importlib.import_module("alpaca_eval.utils")]
     with suppress(ImportError):  # a decoder that is not used needs not be there
         modules.append(importlib.import_module("alpaca_eval.decoders.openai"))
     before = [module.tqdm for module in modules]
     root = logging.getLogger()
     level = root.level
-    silent = SimpleNamespace(tqdm=lambda items, **_: items)
+    silent = SimpleNamespace(tqdm=_without_bar)
     for module in modules:
         module.tqdm = silent
     root.setLevel(logging.ERROR)
@@ -358,3 +363,8 @@ def _quiet() -> Generator[None]:
         root.setLevel(level)
         for module, bar in zip(modules, before, strict=True):
             module.tqdm = bar
+
+
+def _without_bar(items: Any, **_: Any) -> Any:
+    """Stands in for `tqdm.tqdm`."""
+    return items

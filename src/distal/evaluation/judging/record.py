@@ -97,15 +97,16 @@ class WinRate:
                 f"not a win rate of this version: its schema is {content.get('schema')!r}, expected {SCHEMA!r}"
             )
         try:
-            values = {field.name: content[field.name] for field in fields(cls)}
+            values: dict[str, Any] = {field.name: content[field.name] for field in fields(cls)}
             adjusted = values["length_adjusted"]
             if adjusted is not None:
-                values["length_adjusted"] = LengthAdjusted(
-                    **{**adjusted, "interval": _pair(adjusted["interval"])}
-                )
+                own: dict[str, Any] = {**adjusted}
+                own["interval"] = _pair(own["interval"])
+                values["length_adjusted"] = LengthAdjusted(**own)
         except (KeyError, TypeError) as error:
             raise DataError(f"the win rate is incomplete: {error}; evaluate again to renew it") from error
-        return cls(**{**values, "interval": _pair(values["interval"]), "notes": tuple(values["notes"])})
+        values["interval"], values["notes"] = _pair(values["interval"]), tuple(values["notes"])
+        return cls(**values)
 
     def save(self, path: str | Path) -> Path:
         """Write the record as JSON, in one piece.

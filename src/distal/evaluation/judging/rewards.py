@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distal.data.prompts import user_turn
 from distal.errors import ConfigError, ModelError, NonFiniteError
@@ -211,7 +211,7 @@ def find_reward(name: str) -> Reward:
         found = getattr(found, part, None)
     if not callable(found):
         raise ConfigError(f"function: the module {kind} has no function {rest}.")
-    return found
+    return cast(Reward, found)
 
 
 def _import(module: str, name: str) -> Any:

@@ -103,12 +103,14 @@ class ServerJudge:
             {"role": "user", "content": self._write(question.prompt, question.first, question.second)}
         ]
         said: list[str] = []
+        cut = ""
         for _ in range(self._options.malformed_retries + 1):
             try:
                 reply = self._endpoint.chat(messages, **self._settings())
             except RequestRefused as refusal:
                 return Judgement(None, "\n---\n".join(said), str(refusal))
             said.append(reply.text)
+            cut = ", the last cut off at its greatest length" if reply.finish == "length" else ""
             preference = self._read(reply.text)
             if preference is not None:
                 return Judgement(preference, reply.text)
@@ -118,5 +120,4 @@ class ServerJudge:
                 {"role": "assistant", "content": reply.text or "?"},
                 {"role": "user", "content": REMINDER},
             ]
-        cut = ", cut off at its greatest length" if reply.finish == "length" else ""
         return Judgement(None, "\n---\n".join(said), f"no verdict in {len(said)} replies{cut}")

@@ -138,9 +138,10 @@ def _read(reader: FolderReader, path: Path) -> list[Certificate]:
     comparisons = tuple(records(held.get("comparisons")))
     if schema.startswith(_SET_FAMILY):
         named = mapping(held.get("certificates"))
+        own = reader.folder.resolve().name
         return [
             _certificate(reader, path, f"{reader.name(path)}: {name}", mapping(one), comparisons)
-            for name, one in named.items()
+            for name, one in sorted(named.items(), key=lambda item: item[0] != own)
         ]
     if not schema.startswith(_FAMILY):
         reader.complain(path, f"is no dominance certificate: its schema is {held.get('schema')!r}")

@@ -19,10 +19,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import distal
+from distal.evaluation import format_ratio
 from distal.report.citation import BIBTEX
 from distal.report.page.generations import side_by_side
 from distal.report.page.run import Run
-from distal.report.page.views import certificate, evaluations, parts, rewards, samples, settings, training
+from distal.report.page.views import (
+    certificate,
+    data,
+    evaluations,
+    parts,
+    rewards,
+    samples,
+    settings,
+    training,
+)
 from distal.report.page.wording import EXPLANATION, caution, comparability, headline
 from distal.report.text import printable
 
@@ -44,7 +54,7 @@ def page_html(runs: Sequence[Run], *, title: str | None = None, made: str) -> st
     Returns:
         An HTML document.
     """
-    title = title or " and ".join(run.name for run in runs)
+    title = title or _in_words([run.name for run in runs])
     table = side_by_side([(run.name, run.samples) for run in runs if run.samples is not None])
     view = None if table is None else samples.sample_view(table)
     plots = _plots(runs)
@@ -75,6 +85,11 @@ def page_html(runs: Sequence[Run], *, title: str | None = None, made: str) -> st
     return _environment().get_template("page.html").render(context)
 
 
+def _in_words(names: Sequence[str]) -> str:
+    """Names as a list in a sentence."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
 def _plots(runs: Sequence[Run]) -> dict[str, list[parts.Plot]]:
     gap = rewards.gap_plot(runs)
     return {
@@ -90,6 +105,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
         "explanation": EXPLANATION,
         "cautions": {run.name: [] if run.certificate is None else caution(run.certificate) for run in runs},
         "comparability": comparability(runs),
+        "tested": any(one.comparisons for run in runs for one in run.certificates),
         "overview": settings.overview_table(runs),
         "differences": settings.differences_table(runs),
         "certificate_table": certificate.certificate_table(runs),
@@ -102,7 +118,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
         "progress": {run.name: samples.progress_table(run) for run in runs},
         "health_words": {run.name: training.health_words(run) for run in runs},
         "health_tables": {run.name: training.health_tables(run) for run in runs},
-        "data_tables": {run.name: settings.data_check_tables(run) for run in runs},
+        "data_tables": {run.name: data.data_tables(run) for run in runs},
         "config_tables": {run.name: settings.config_table(run) for run in runs},
         "facts_tables": {run.name: settings.facts_table(run) for run in runs},
         "versions": settings.versions_table(runs),
@@ -112,7 +128,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
             "samples": samples.samples_missing(runs),
             "training": training.training_missing(runs),
             "health": training.health_missing(runs),
-            "data": settings.data_missing(runs),
+            "data": data.data_missing(runs),
             "configuration": settings.config_missing(runs),
         },
     }
@@ -120,7 +136,7 @@ def _sections(runs: Sequence[Run]) -> dict[str, Any]:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(_PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -128,6 +144,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_safe,
     )
+    environment.filters["ratio"] = format_ratio
+    return environment
 
 
 def _safe(value: object) -> object:

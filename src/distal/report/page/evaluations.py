@@ -23,6 +23,7 @@ class WinRate:
         adjusted: further estimates of the rate by name, with their intervals where there are any.
         counts: wins, losses, ties and failed judgements.
         order_agreement: share of prompts judged alike when the order of the two answers is swapped.
+        notes: cautions of whoever counted.
     """
 
     file: str
@@ -36,11 +37,16 @@ class WinRate:
     adjusted: Mapping[str, tuple[float | None, tuple[float, float] | None]]
     counts: Mapping[str, int]
     order_agreement: float | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One metric of one task before and after, with standard errors; None where the file says nothing."""
+    """One metric of one task before and after, with standard errors; None where the file says nothing.
+
+    Attributes:
+        p_holm: p-value of the difference, adjusted for the number of rows.
+    """
 
     task: str
     metric: str
@@ -50,7 +56,9 @@ class Benchmark:
     after_stderr: float | None
     difference: float | None
     difference_stderr: float | None
+    p_holm: float | None
     n: int | None
+    higher_is_better: bool
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -68,6 +76,7 @@ class Benchmarks:
     file: str
     tasks: tuple[Benchmark, ...]
     settings: Mapping[str, Any]
+    notes: tuple[str, ...]
 
 
 def read_win_rates(reader: FolderReader) -> tuple[WinRate, ...]:
@@ -89,7 +98,7 @@ def _win_rate(reader: FolderReader, path: Path) -> WinRate | None:
     n = finite(held.get("n"))
     return WinRate(
         file=reader.name(path),
-        judge=_name(held.get("judge")),
+        judge=_judge(held.get("judge")),
         model=_name(held.get("model")),
         baseline=_name(held.get("baseline")),
         n=None if n is None else int(n),
@@ -106,6 +115,7 @@ def _win_rate(reader: FolderReader, path: Path) -> WinRate | None:
         },
         counts={name: int(count) for name, count in counts.items() if count is not None},
         order_agreement=finite(held.get("order_agreement")),
+        notes=_texts(held.get("notes")),
     )
 
 
@@ -135,11 +145,16 @@ def read_benchmarks(reader: FolderReader) -> Benchmarks | None:
         tasks.append(_benchmark(record))
     if unnamed:
         reader.complain(path, f"{rows_named('task', unnamed)}: no name, left out")
-    return Benchmarks(file=reader.name(path), tasks=tuple(tasks), settings=mapping(held.get("settings")))
+    return Benchmarks(
+        file=reader.name(path),
+        tasks=tuple(tasks),
+        settings=mapping(held.get("settings")),
+        notes=_texts(held.get("notes")),
+    )
 
 
 def _benchmark(record: Mapping[str, Any]) -> Benchmark:
-    names = ("before", "before_stderr", "after", "after_stderr", "difference", "difference_stderr")
+    names = ("before", "before_stderr", "after", "after_stderr", "difference", "difference_stderr", "p_holm")
     values: dict[str, Any] = {name: finite(record.get(name)) for name in names}
     if values["difference"] is None and None not in (values["before"], values["after"]):
         values["difference"] = values["after"] - values["before"]
@@ -148,6 +163,7 @@ def _benchmark(record: Mapping[str, Any]) -> Benchmark:
         task=str(record["task"]),
         metric=_name(record.get("metric")),
         n=None if n is None else int(n),
+        higher_is_better=record.get("higher_is_better") is not False,
         **values,
     )
 
@@ -164,10 +180,21 @@ def _of_family(reader: FolderReader, path: Path, family: str, what: str) -> Mapp
     return held
 
 
+def _judge(value: object) -> str:
+    """What a judge is, in a few words: its kind, and the model, annotators or function that it is."""
+    held = mapping(value)
+    if not held:
+        return _name(value)
+    kind = _name(held.get("judge"))
+    which = next(
+        (_name(held[key]) for key in ("model", "annotators", "function", "name") if held.get(key)), ""
+    )
+    return f"{which} ({kind})" if kind and which else kind or which
+
+
 def _name(value: object) -> str:
-    """A name; records name themselves."""
-    if isinstance(value, Mapping):
-        held = mapping(value)
-        named = next((held[key] for key in ("name", "model", "kind") if isinstance(held.get(key), str)), None)
-        return named or ", ".join(f"{key}={item}" for key, item in held.items())
     return "" if value is None else str(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import defaultdict, deque
@@ -13,6 +14,7 @@ from typing import Any, Literal, cast
 from distal.report.page.reading import FolderReader, finite, mapping, rows_named, text
 
 __all__ = [
+    "GENERATIONS",
     "Generation",
     "Outcome",
     "RunSamples",
@@ -26,6 +28,9 @@ Outcome = Literal["win", "loss", "tie"]
 
 _BEFORE = re.compile(r"(before|baseline|base|reference)([^a-z].*)?", re.IGNORECASE)
 _AFTER = re.compile(r"(after|model|aligned|policy)([^a-z].*)?", re.IGNORECASE)
+
+GENERATIONS = "evaluation/generations"
+"""Folder of the generations within a run."""
 
 Key = tuple[str, str]
 """What a generation answers: instruction and source."""
@@ -86,7 +91,8 @@ class SampleTable:
 
 def read_samples(reader: FolderReader) -> RunSamples | None:
     """The generations of a run; None where there are none."""
-    paths = reader.files("evaluation/generations/*.json", "generations/*.json")
+    found = reader.files(f"{GENERATIONS}/*.json", "generations/*.json")
+    paths = [path for path in found if not path.name.endswith(".settings.json")]  # how the others were drawn
     before, after = _named(paths, _BEFORE), _named(paths, _AFTER)
     if before is None and after is None and paths:
         before, after = (paths[0], paths[1]) if len(paths) > 1 else (None, paths[0])
@@ -98,7 +104,7 @@ def read_samples(reader: FolderReader) -> RunSamples | None:
         files=tuple(reader.name(path) for path in chosen),
         before=texts[before] if before is not None else (),
         after=texts[after] if after is not None else (),
-        outcomes=_outcomes(reader),
+        outcomes=_outcomes(reader, texts[after] if after is not None else ()),
     )
 
 
@@ -140,18 +146,31 @@ def _as_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _outcomes(reader: FolderReader) -> Mapping[str, tuple[Outcome, ...]]:
-    """What the judge said of each instruction, the model's side."""
+def _outcomes(reader: FolderReader, after: Sequence[Generation]) -> Mapping[str, tuple[Outcome, ...]]:
+    """What the judge said of each instruction, the model's side; judgements of other texts are left out."""
     path = reader.first(
         "evaluation/judgements.jsonl", "judgements.jsonl", "evaluation/winrate/judgements.jsonl"
     )
     found: defaultdict[str, list[Outcome]] = defaultdict(list)
+    shown = {(one.instruction, text_id(one.output)) for one in after if one.output is not None}
+    foreign = 0
     for record in [] if path is None else reader.json_lines(path):
-        held = mapping(record.get("value", record))
-        instruction, outcome = text(held.get("instruction")), _outcome(held)
-        if instruction is not None and outcome is not None:
+        instruction, outcome = text(record.get("prompt", record.get("instruction"))), _outcome(record)
+        if instruction is None or outcome is None:
+            continue
+        judged = record.get("model_output")
+        if judged is None or (instruction, judged) in shown:
             found[instruction].append(outcome)
+        else:
+            foreign += 1
+    if path is not None and foreign:
+        reader.complain(path, f"judges {foreign:,} texts that are not those shown here; left out")
     return {instruction: tuple(outcomes) for instruction, outcomes in found.items()}
+
+
+def text_id(text: str) -> str:
+    """Identity of a text, as `distal evaluate winrate` writes it: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _outcome(record: Mapping[str, Any]) -> Outcome | None:

@@ -77,6 +77,14 @@ class Run:
         named = self.config.get("objective")
         return named if isinstance(named, str) else None
 
+    @property
+    def base(self) -> str | None:
+        """Name of the model that was aligned; of a folder elsewhere only its last part."""
+        named = self.config.get("model")
+        if not isinstance(named, str):
+            return None
+        return Path(named).name if Path(named).is_absolute() else named
+
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     """Reads the folders of runs.

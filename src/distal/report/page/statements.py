@@ -8,11 +8,12 @@ from typing import Any
 from distal.report.page.certificates import Certificate
 from distal.report.page.generations import side_by_side
 from distal.report.page.run import Run
+from distal.report.page.views.data import data_missing
 from distal.report.page.views.evaluations import evaluations_missing
 from distal.report.page.views.parts import Missing
 from distal.report.page.views.rewards import rewards_missing
 from distal.report.page.views.samples import samples_missing
-from distal.report.page.views.settings import config_missing, data_missing, differences_table
+from distal.report.page.views.settings import config_missing, differences_table
 from distal.report.page.views.training import health_missing, training_missing
 from distal.report.page.wording import comparability, headline
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from distal.scoring import autocast, mean_token_entropy, unwrap
+from distal.scoring.compilation import uncompiled
 from distal.types import RowSource, TokenRow
 
 __all__ = ["Probe"]
@@ -53,7 +54,12 @@ class Probe:
         """
         found: dict[str, float] = {}
         device = next(model.parameters()).device
-        with _evaluating(model), torch.no_grad(), autocast(device, self.autocast_dtype):
+        with (
+            uncompiled(model),
+            _evaluating(model),
+            torch.no_grad(),
+            autocast(device, self.autocast_dtype),
+        ):
             if self.entropy:
                 found["probe_entropy"] = mean_token_entropy(model, self.rows)
             if self.new_tokens is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distal.errors import ConfigError
 from distal.objectives import Objective, ObjectiveOutput
 from distal.scoring import PADDED, Layout, autocast, score_rows, weighted_score
-from distal.training.batch import ScoredBatch, gather_batch, refuse_non_finite, rows_per_unit
+from distal.training.batch import ScoredBatch, gather_batch, refuse_non_finite, rows_per_unit, weights_of
 from distal.training.cutting import MicroBatchLimit
 from distal.training.ranks import FILLER, padded_to_all_ranks
 from distal.training.strategies.choice import Choice
@@ -220,6 +220,32 @@ class Step:
     def rng_state(self) -> RngState | None:
         """The random number generators now, where a second pass must replay them."""
         return RngState.take(self.device) if self.setting.replay_rng else None
+
+    def shares(self) -> Callable[[Sequence[TokenRow]], float]:
+        """What a part of the batch counts in a mean over units: its share of their weight over all ranks.
+
+        All ranks must call this together.
+        """
+        width = rows_per_unit(self.setting.kind)
+        weights = torch.from_numpy(weights_of(self.rows[::width]))
+        sums = torch.tensor([float(self.n_units), float(weights.sum())], dtype=torch.float64)
+        bounds = torch.tensor([torch.inf, torch.inf], dtype=torch.float64)
+        if len(weights):
+            bounds = torch.stack([weights.min(), -weights.max()])
+        if self.setting.world_size > 1:
+            on_device = self.device if dist.get_backend() == "nccl" else "cpu"
+            sums, bounds = sums.to(on_device), bounds.to(on_device)
+            dist.all_reduce(sums)
+            dist.all_reduce(bounds, op=dist.ReduceOp.MIN)
+        n_units, total = float(sums[0]), float(sums[1])
+        equal = bool(bounds[0] == -bounds[1])
+
+        def share(rows: Sequence[TokenRow]) -> float:
+            if equal:  # by number: the quotient is that of a batch without weights, to the last bit
+                return (len(rows) // width) / n_units
+            return float(weights_of(rows[::width]).sum()) / total
+
+        return share
 
     def over_ranks(self, number: int, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> int:
         """Sum (or another reduction) of a number over ranks."""

@@ -49,9 +49,9 @@ def _whole(step: Step) -> StepResult:
 
 
 def _streamed(step: Step) -> StepResult:
-    """Each micro-batch is an objective of its own, and counts by its units."""
+    """Each micro-batch is an objective of its own, and counts by its units, or by their weights."""
     scores: list[Tensor] = []
-    n_units = step.over_ranks(step.n_units)
+    share = step.shares()
     for group, sync in step.last_in_sync(step.groups):
         with sync:
             live = step.score(group)
@@ -59,10 +59,11 @@ def _streamed(step: Step) -> StepResult:
             if not group:
                 step.backpropagate(live, live.detach())
                 continue
-            part = local_batch(step.setting.kind, [step.rows[i] for i in group], scores[-1])
+            rows = [step.rows[i] for i in group]
+            part = local_batch(step.setting.kind, rows, scores[-1])
             # A NaN must not stop this rank alone, while the others wait for it in a collective: it is refused
             # below, where the whole batch is gathered, on every rank at once.
             part = without_non_finite(part)
             coefficients = step.coefficients(part).coefficients
-            step.backpropagate(live, coefficients * (part.n_units / n_units))
+            step.backpropagate(live, coefficients * share(rows))
     return step.coefficients(step.gather(scores))

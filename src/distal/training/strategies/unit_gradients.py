@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from distal.errors import ModelError
 from distal.scoring import PADDED, Layout
+from distal.scoring.compilation import has_compiled_blocks
 from distal.types import TokenRow
 
 __all__ = ["UnitGradients", "adapter_matrices"]
@@ -32,10 +33,12 @@ def adapter_matrices(model: nn.Module) -> list[nn.Linear]:
     """The linear layers that hold everything which is trained in a model with a LoRA adapter.
 
     Raises:
-        ModelError: something is trained that is no LoRA matrix; the message names it.
+        ModelError: something is trained that is no LoRA matrix, which the message names; or blocks are compiled.
     """
     from peft.tuners.lora import LoraLayer
 
+    if has_compiled_blocks(model):
+        raise ModelError("gradients of single units cannot be kept, since compiled blocks hide their layers")
     trained = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     found: list[nn.Linear] = []
     for layer in model.modules():

@@ -3,7 +3,7 @@
 (() => {
   const { columns, runs, sources, rows } = JSON.parse(document.getElementById("sample-data").textContent);
   const PER_PAGE = 10;
-  const LONG = 700;
+  const TALL = 300;
   const WORDS = { w: "win", l: "loss", t: "tie" };
   const list = document.getElementById("sample-list");
   const count = document.getElementById("count");
@@ -82,19 +82,24 @@
     if (text) fill(body, text, words);
     else body.textContent = text === "" ? "empty" : "nothing was written for this instruction";
     node.append(head, body);
-    if (text && text.length > LONG) {
+    return node;
+  };
+
+  // Long texts are folded: how long a text is shows only where it stands.
+  const fold = () => {
+    const long = [...list.querySelectorAll(".answer .text")].filter((body) => body.scrollHeight > TALL);
+    for (const body of long) {
       const more = make("button", "more", "Show all");
       more.type = "button";
       more.setAttribute("aria-expanded", "false");
       more.addEventListener("click", () => {
-        const open = body.classList.toggle("clamped");
-        more.setAttribute("aria-expanded", String(!open));
-        more.textContent = open ? "Show all" : "Show less";
+        const folded = body.classList.toggle("clamped");
+        more.setAttribute("aria-expanded", String(!folded));
+        more.textContent = folded ? "Show all" : "Show less";
       });
       body.classList.add("clamped");
-      node.append(more);
+      body.after(more);
     }
-    return node;
   };
 
   const sample = (place, words) => {
@@ -124,6 +129,7 @@
     const words = terms();
     const first = page * PER_PAGE;
     list.replaceChildren(...found.slice(first, first + PER_PAGE).map((place) => sample(place, words)));
+    fold();
     const all = Math.max(1, Math.ceil(found.length / PER_PAGE));
     pages.hidden = all === 1;
     document.getElementById("page").textContent = `Page ${number.format(page + 1)} of ${number.format(all)}`;

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from distal.report.page.evaluations import Benchmark, WinRate
+from distal.report.page.generations import GENERATIONS
 from distal.report.page.run import Run
-from distal.report.page.views.parts import Missing, Table, interval_marks
+from distal.report.page.views.parts import Missing, Table, flattened, interval_marks
 from distal.report.page.wording import percent, signed
 
 __all__ = ["benchmark_notes", "benchmark_table", "evaluations_missing", "win_rate_notes", "win_rate_table"]
@@ -16,13 +18,16 @@ def evaluations_missing(runs: Sequence[Run]) -> list[Missing]:
     """Runs without win rates or benchmarks."""
     missing: list[Missing] = []
     for run in runs:
+        before, after = _generations(run)
         if not run.win_rates:
             missing.append(
                 Missing(
                     run=run.name,
                     what="There is no win rate to show",
                     file="evaluation/winrate.json",
-                    command="distal evaluate winrate",
+                    command=f"distal evaluate winrate --outputs {after} "
+                    f"--baseline {before} --judge JUDGE "
+                    f"--output {run.folder / 'evaluation'}",
                 )
             )
         if run.benchmarks is None:
@@ -31,10 +36,18 @@ def evaluations_missing(runs: Sequence[Run]) -> list[Missing]:
                     run=run.name,
                     what="There are no benchmarks to show",
                     file="evaluation/benchmarks.json",
-                    command="distal evaluate benchmarks",
+                    command=f"distal evaluate benchmarks --model {run.folder} --before BASE "
+                    f"--output {run.folder / 'evaluation'}",
                 )
             )
     return missing
+
+
+def _generations(run: Run) -> tuple[Path, Path]:
+    """Files of the texts before and after: those that are there, else those that could be."""
+    if run.samples is not None and len(run.samples.files) == 2:
+        return run.folder / run.samples.files[0], run.folder / run.samples.files[1]
+    return run.folder / GENERATIONS / "before.json", run.folder / GENERATIONS / "after.json"
 
 
 def win_rate_table(runs: Sequence[Run]) -> Table | None:
@@ -91,6 +104,7 @@ def win_rate_notes(runs: Sequence[Run]) -> list[str]:
                 )
             if rate.counts.get("failed"):
                 parts.append(f"{rate.counts['failed']:,} judgements failed and count for neither side")
+            parts += [note.rstrip(".") for note in rate.notes]
             where = f"{run.name}/{rate.file}" if len(runs) > 1 else rate.file
             notes.append(f"{'; '.join(parts)} ({where}).")
     return notes
@@ -101,21 +115,26 @@ def benchmark_table(runs: Sequence[Run]) -> Table | None:
     rows = [(run, task) for run in runs if run.benchmarks is not None for task in run.benchmarks.tasks]
     if not rows:
         return None
-    marks = interval_marks([(task.difference, task.interval) for _, task in rows], reference=0.0)
+    marks = interval_marks(
+        [(task.difference, task.interval) for _, task in rows],
+        reference=0.0,
+        lower_is_better=[not task.higher_is_better for _, task in rows],
+    )
     first = ["run"] if len(runs) > 1 else []
     return Table(
         caption="Benchmarks before and after, with standard errors; the line stands for no change",
-        head=[*first, "task", "metric", "before", "after", "change", "95 % interval", "", "n"],
+        head=[*first, "task", "metric", "before", "after", "change", "95 % interval", "", "p (Holm)", "n"],
         rows=[
             [
                 *([run.name] if first else []),
                 *_benchmark_words(task),
                 mark,
+                "" if task.p_holm is None else f"{task.p_holm:.3f}",
                 "" if task.n is None else f"{task.n:,}",
             ]
             for (run, task), mark in zip(rows, marks, strict=True)
         ],
-        numeric=frozenset(len(first) + place for place in (2, 3, 4, 5, 7)),
+        numeric=frozenset(len(first) + place for place in (2, 3, 4, 5, 7, 8)),
     )
 
 
@@ -138,10 +157,14 @@ def _measured(value: float | None, stderr: float | None) -> str:
 
 
 def benchmark_notes(runs: Sequence[Run]) -> list[str]:
-    """How the benchmarks were run."""
-    return [
-        (f"{run.name}: " if len(runs) > 1 else "")
-        + ", ".join(f"{name}: {value}" for name, value in run.benchmarks.settings.items())
-        for run in runs
-        if run.benchmarks is not None and run.benchmarks.settings
-    ]
+    """How the benchmarks were run, and what to be careful about."""
+    notes: list[str] = []
+    for run in runs:
+        if run.benchmarks is None:
+            continue
+        beginning = f"{run.name}: " if len(runs) > 1 else ""
+        settings = flattened(run.benchmarks.settings)
+        if settings:
+            notes.append(beginning + ", ".join(f"{name}: {value}" for name, value in settings.items()) + ".")
+        notes += [f"{beginning}{note.rstrip('.')}." for note in run.benchmarks.notes]
+    return notes

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Curve", "IntervalMark", "Missing", "Plot", "Table", "interval_marks", "thinned"]
+from distal.report.page.reading import mapping
+
+__all__ = ["Curve", "IntervalMark", "Missing", "Plot", "Table", "flattened", "interval_marks", "thinned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,7 @@ class IntervalMark:
         low: where its interval begins; None where there is none.
         high: where it ends.
         reference: where "no difference" lies.
-        favourable: whether the whole interval lies beyond that, to the right (True) or left (False); None otherwise.
+        favourable: whether the whole interval lies on the better (True) or worse (False) side of that; None otherwise.
     """
 
     point: float
@@ -132,14 +135,34 @@ def thinned(count: int, most: int) -> list[int]:
     return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
 
 
+def flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their dotted names.
+
+    Example:
+        >>> flattened({"a": 1, "b": {"c": [2]}})
+        {'a': 1, 'b.c': [2]}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(mapping(value), f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 def interval_marks(
-    values: Sequence[tuple[float | None, tuple[float, float] | None]], *, reference: float
+    values: Sequence[tuple[float | None, tuple[float, float] | None]],
+    *,
+    reference: float,
+    lower_is_better: Sequence[bool] | None = None,
 ) -> list[IntervalMark | None]:
     """Estimates with intervals on one scale, symmetric about the reference.
 
     Args:
         values: estimate and interval of each row.
         reference: where there is no difference.
+        lower_is_better: of each row; none of them if absent.
 
     Example:
         >>> interval_marks([(0.75, (0.5, 1.0))], reference=0.5)[0]
@@ -157,13 +180,13 @@ def interval_marks(
         return 50.0 * (1 + (value - reference) / reach)
 
     marks: list[IntervalMark | None] = []
-    for value, interval in values:
+    for (value, interval), lower in zip(values, lower_is_better or [False] * len(values), strict=True):
         if value is None:
             marks.append(None)
             continue
         favourable = None
         if interval is not None and not interval[0] <= reference <= interval[1]:
-            favourable = interval[0] > reference
+            favourable = (interval[0] > reference) != lower
         low, high = (None, None) if interval is None else (place(interval[0]), place(interval[1]))
         marks.append(
             IntervalMark(point=place(value), low=low, high=high, reference=50.0, favourable=favourable)

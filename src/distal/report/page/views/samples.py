@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distal.report.page.generations import SampleTable
+from distal.report.page.generations import GENERATIONS, SampleTable
 from distal.report.page.run import Run
 from distal.report.page.views.parts import Missing, Table
 
@@ -52,8 +52,9 @@ def samples_missing(runs: Sequence[Run]) -> list[Missing]:
         Missing(
             run=run.name,
             what="There are no generations to compare",
-            file="evaluation/generations/before.json and after.json",
-            command="distal evaluate winrate",
+            file=f"{GENERATIONS}/before.json and after.json",
+            command=f"distal evaluate generate --model {run.folder} --data PROMPTS "
+            f"--output {run.folder / GENERATIONS / 'after.json'}",
         )
         for run in runs
         if run.samples is None
@@ -145,7 +146,7 @@ def progress_table(run: Run) -> Table | None:
     rows: list[tuple[str, str, str]] = []
     for record in run.sampled:
         output = next(
-            (record[key] for key in ("output", "completion", "text", "sample") if key in record), None
+            (record[key] for key in ("answer", "output", "completion", "text") if key in record), None
         )
         prompt = next((record[key] for key in ("instruction", "prompt") if key in record), "")
         if isinstance(output, str):

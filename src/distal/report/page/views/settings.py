@@ -1,67 +1,23 @@
-"""Data, configuration and versions, and where several runs differ in them."""
+"""Configuration and versions, and where several runs differ in them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from distal.evaluation import format_interval, format_ratio
-from distal.report.page.reading import finite, mapping, records, text
+from distal.report.page.reading import finite, mapping
 from distal.report.page.run import Run
-from distal.report.page.views.parts import Missing, Table
+from distal.report.page.views.parts import Missing, Table, flattened
 from distal.report.page.wording import headline, signed
 
 __all__ = [
     "config_missing",
     "config_table",
-    "data_check_tables",
-    "data_missing",
     "differences_table",
     "facts_table",
-    "flattened",
     "overview_table",
     "versions_table",
 ]
-
-
-def data_missing(runs: Sequence[Run]) -> list[Missing]:
-    """Runs of whose data nothing is known."""
-    return [
-        Missing(
-            run=run.name,
-            what="There is no report on the data",
-            file="data.json",
-            command=f"distal data check {run.config.get('data', 'DATA')} --json > {run.folder / 'data.json'}",
-        )
-        for run in runs
-        if not run.data_lines and not run.data_check
-    ]
-
-
-def data_check_tables(run: Run) -> list[Table]:
-    """Verdict, findings and fates of `distal data check --json`."""
-    held = run.data_check
-    if not held:
-        return []
-    scalars = {
-        key: value for key, value in held.items() if isinstance(value, str | int | float) and key != "schema"
-    }
-    tables = [
-        Table(
-            caption="What the check of the data says",
-            head=("", "value"),
-            rows=[(key.replace("_", " "), _shown(value)) for key, value in scalars.items()],
-        )
-    ]
-    findings = [
-        (text(item.get("level")) or "", text(item.get("message")) or "", text(item.get("remedy")) or "")
-        for item in records(held.get("findings"))
-    ]
-    if findings:
-        tables.append(
-            Table(caption="Findings in the data", head=("level", "what", "what to do"), rows=findings)
-        )
-    return tables
 
 
 def config_missing(runs: Sequence[Run]) -> list[Missing]:
@@ -177,22 +133,6 @@ def _steps(run: Run) -> str:
     if steps is not None:
         return f"{steps:,.0f}"
     return f"{run.health.last_step:,}" if run.health is not None else ""
-
-
-def flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by their dotted names.
-
-    Example:
-        >>> flattened({"a": 1, "b": {"c": [2]}})
-        {'a': 1, 'b.c': [2]}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(mapping(value), f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _shown(value: object) -> str:

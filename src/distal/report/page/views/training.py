@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distal.report.page.reading import finite, pair
 from distal.report.page.run import Run
 from distal.report.page.training import Series
 from distal.report.page.views.parts import Curve, Missing, Plot, Table, thinned
@@ -24,12 +25,18 @@ _TABLE_ROWS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class _Panel:
-    """Metrics that share a pair of axes: name, label and role of each."""
+    """Metrics that share a pair of axes.
+
+    Attributes:
+        metrics: name, label and role of each.
+        certified: what evaluations on the way call the same quantity, which they know with its interval.
+    """
 
     id: str
     title: str
     y_title: str
     metrics: tuple[tuple[str, str, str], ...]
+    certified: str | None = None
 
 
 _PANELS = (
@@ -45,15 +52,21 @@ _PANELS = (
         title="Mean gap",
         y_title="preferred minus other (nats)",
         metrics=(("rewards/margins", "training", "ink"),),
+        certified="mean_gap",
     ),
     _Panel(
         id="violation",
         title="Violation ratio",
         y_title="violation ratio",
         metrics=(("dominance/violation_ratio", "training", "ink"),),
+        certified="violation_ratio",
     ),
     _Panel(
-        id="auc", title="AUC", y_title="P(preferred > other)", metrics=(("dominance/auc", "training", "ink"),)
+        id="auc",
+        title="AUC",
+        y_title="P(preferred > other)",
+        metrics=(("dominance/auc", "training", "ink"),),
+        certified="auc",
     ),
     _Panel(
         id="learning-rate",
@@ -80,7 +93,7 @@ def training_missing(runs: Sequence[Run]) -> list[Missing]:
             command="distal align ... --report-to tensorboard",
         )
         for run in runs
-        if run.training is None
+        if run.training is None and not run.evaluated
     ]
 
 
@@ -91,17 +104,9 @@ def training_plots(runs: Sequence[Run]) -> list[Plot]:
 
 
 def _plot(panel: _Panel, runs: Sequence[Run]) -> Plot | None:
-    several = len(runs) > 1
-    curves: list[Curve] = []
-    for index, run in enumerate(runs):
-        for metric, label, role in panel.metrics:
-            for name, held_out in ((metric, False), (f"eval_{metric}", True)):
-                series = None if run.training is None else run.training.series.get(name)
-                if series is not None:
-                    colour = run_role(index) if several else role
-                    curves.append(
-                        _curve(series, _label(run, panel, label, held_out, several), colour, held_out)
-                    )
+    curves = [
+        curve for index, run in enumerate(runs) for curve in _curves(panel, run, index, several=len(runs) > 1)
+    ]
     if not curves:
         return None
     return Plot(
@@ -113,6 +118,41 @@ def _plot(panel: _Panel, runs: Sequence[Run]) -> Plot | None:
         description=_words(panel, curves),
         table=_table(panel, curves),
     )
+
+
+def _curves(panel: _Panel, run: Run, index: int, *, several: bool) -> list[Curve]:
+    """The curves of one run in a panel; held-out ones with their band where evaluations kept it."""
+    found: list[Curve] = []
+    certified = None if panel.certified is None else _certified(run, panel.certified)
+    known = {} if run.training is None else run.training.series
+    for metric, label, role in panel.metrics:
+        colour = run_role(index) if several else role
+        if (series := known.get(metric)) is not None:
+            found.append(_curve(series, _label(run, panel, label, False, several), colour, False))
+        name = _label(run, panel, label, True, several)
+        if certified is not None:
+            steps, values, low, high = certified
+            found.append(
+                Curve(name=name, role=colour, x=steps, y=values, low=low, high=high, dash=True, markers=True)
+            )
+        elif (series := known.get(f"eval_{metric}")) is not None:
+            found.append(_curve(series, name, colour, True))
+    return found
+
+
+def _certified(run: Run, quantity: str) -> tuple[list[float], ...] | None:
+    """Steps, values and interval ends of a quantity at the evaluations on the way; of several sets, the first."""
+    first = next((record.get("name") for record in run.evaluated), None)
+    rows: dict[float, tuple[float, float, float]] = {}
+    for record in run.evaluated:
+        step, value = finite(record.get("step")), finite(record.get(quantity))
+        interval = pair(record.get(f"{quantity}_ci"))
+        if record.get("name") == first and step is not None and value is not None and interval is not None:
+            rows[step] = (value, *interval)
+    if not rows:
+        return None
+    steps = sorted(rows)
+    return (steps, *([rows[step][place] for step in steps] for place in range(3)))
 
 
 def _label(run: Run, panel: _Panel, label: str, held_out: bool, several: bool) -> str:
