@@ -1,6 +1,6 @@
 """How often the intervals of a certificate hold the truth, by simulation on known laws.
 
-    python benchmarks/coverage.py              # a table, and benchmarks/results/coverage.json; about 7 minutes of one core
+    python benchmarks/coverage.py              # a table, and benchmarks/results/coverage.json; about 7 minutes
     python benchmarks/coverage.py --trials 60  # a rough look
 
 Each cell draws data from laws whose population values are known (closed form, or 2,000,000 quantiles), makes the 95 %
