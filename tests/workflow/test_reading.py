@@ -82,6 +82,8 @@ def test_held_out_answers_are_liked_above_the_grade_of_the_training_data(
         max_length=64,
         on_bad_rows="drop",
         truncation="drop",
+        loss_on="completion",
+        use_weights=True,
         dataset_num_proc=None,
         row_cache_dir=None,
         seed=0,
