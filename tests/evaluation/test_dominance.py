@@ -130,7 +130,7 @@ def test_layouts_change_a_certificate_by_no_more_than_rounding(models: Models):
 def test_a_reference_that_is_a_context_is_opened_for_scoring(models: Models):
     class Switched:
         description, derived_from_policy = "switched", True
-        opened = 0
+        opened = closed = 0
 
         def fingerprint(self):
             return "switched"
@@ -139,11 +139,12 @@ def test_a_reference_that_is_a_context_is_opened_for_scoring(models: Models):
         def active(self):
             self.opened += 1
             yield models[1]
+            self.closed += 1
 
     reference = Switched()
     expected = evaluate_dominance(*models, _pairs(), resamples=50, progress=False)
     assert evaluate_dominance(models[0], reference, _pairs(), resamples=50, progress=False) == expected
-    assert reference.opened == 1
+    assert reference.opened == reference.closed > 0
 
 
 def test_a_model_against_itself_is_undefined_even_in_other_batches(models: Models):
