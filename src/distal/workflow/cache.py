@@ -120,22 +120,16 @@ def entries_table(entries: Sequence[Entry], *, now: float | None = None) -> Tabl
 
     now = time.time() if now is None else now
     table = Table(box=None, pad_edge=False)
-    for column in ("kind", "entry", "state", "rows", "size", "last used", "model", "data"):
-        right = column in ("rows", "size")
-        table.add_column(
-            column,
-            justify="right" if right else "left",
-            overflow="fold",
-            no_wrap=column not in ("model", "data"),
-            min_width=12 if column in ("model", "data") else None,
-        )
+    for column in ("kind", "entry", "state", "rows", "size", "last used"):
+        table.add_column(column, justify="right" if column in ("rows", "size") else "left", no_wrap=True)
+    table.add_column("of", overflow="fold", min_width=12)
     for entry in entries:
         rows = "" if entry.rows is None else f"{entry.rows:,}"
         if entry.rows_wanted not in (None, entry.rows):
             rows += f" of {entry.rows_wanted:,}"
-        named = [Text(_harmless(str(entry.about.get(key, "")))) for key in ("model", "data")]
+        of = ", ".join(str(entry.about[key]) for key in ("model", "data") if entry.about.get(key))
         shown = (entry.path.name[:12], entry.state, rows, readable_size(entry.size), _ago(now - entry.used))
-        table.add_row(entry.kind, *shown, *named)
+        table.add_row(entry.kind, *shown, Text(_harmless(of)))
     return table
 
 

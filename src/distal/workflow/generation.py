@@ -257,10 +257,12 @@ def _with_room(
         f"{len(long)} prompts leave no room for {options.sampling.max_new_tokens} new tokens within the model's "
         f"{context}, the first in row {first.source_row} with {len(encoded[long[0]])} tokens"
     )
-    if options.on_long_prompts == "error" or len(long) == len(encoded):
+    if options.on_long_prompts == "error":
         raise DataError(
             f"{prompts.name}: {detail}; lower --max-new-tokens, or leave them out with --on-long-prompts drop"
         )
+    if len(long) == len(encoded):
+        raise DataError(f"{prompts.name}: {detail}, so that none is left; lower --max-new-tokens")
     tell(f"  left out: {detail}")
     kept = [index for index in range(len(encoded)) if index not in set(long)]
     rest = PromptSet(
