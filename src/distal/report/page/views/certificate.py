@@ -151,7 +151,7 @@ def _slice_row(
         _part_ratio(part),
         _difference(*gap),
         mark,
-        "" if adjusted is None else f"{adjusted:.3f}",
+        "" if adjusted is None else "<0.001" if adjusted < 0.001 else f"{adjusted:.3f}",
         {True: "dominates", False: "not shown"}.get(cast(bool, part.get("dominates")), ""),
     ]
 
