@@ -1,8 +1,8 @@
 """Rows per second and peak memory of the way from a file to scores, against the number of rows.
 
-The claim: memory does not grow with the data, except by at most a few hundred bytes for each row. Preferences with synthetic
-texts of 20 to 60 words (prompt, chosen and rejected together 60 to 180) are written into a temporary folder, then every
-stage runs as a process of its own:
+The claim: memory does not grow with the data, except by at most a few hundred bytes for each row. Preferences with
+synthetic texts of 20 to 60 words (prompt, chosen and rejected together 60 to 180) are written into a temporary folder,
+then every stage runs as a process of its own:
 
     check          what `distal data check` reads of the texts: fates, lengths, repeats, different prompts
     convert        JSON lines to Parquet
