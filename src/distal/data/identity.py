@@ -38,10 +38,11 @@ class Content:
 
 
 def content_of_file(path: Path) -> Content:
-    """The content of a file is its bytes."""
+    """The content of a file is its bytes, and the ending of its name, which says how they are read."""
 
     def digest() -> str:
-        return file_digest(path)
+        ending = "".join(path.suffixes).lower()
+        return hashlib.sha256(f"{ending}:{file_digest(path)}".encode()).hexdigest()
 
     def stamp() -> object:
         found = path.stat()
