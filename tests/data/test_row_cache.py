@@ -92,18 +92,6 @@ def test_a_copy_of_the_file_is_the_same_data_under_its_own_name(
     assert sum(encoded) == 0
 
 
-def test_the_same_bytes_under_another_ending_are_read_anew(
-    words: PreTrainedTokenizerFast, tmp_path: Path, cache: Path
-) -> None:
-    text = "prompt\tchosen\trejected\np q\ta b\tc d\n"
-    tabs, commas = tmp_path / "a.tsv", tmp_path / "a.csv"
-    for path in (tabs, commas):
-        path.write_text(text, encoding="utf-8")
-    assert len(prepare_dataset(tabs, words, max_length=None, cache_dir=cache)) == 1
-    with pytest.raises(DataError):
-        prepare_dataset(commas, words, max_length=None, cache_dir=cache)
-
-
 def test_what_the_rows_depend_on_tells_entries_apart(
     words: PreTrainedTokenizerFast, file: Path, cache: Path
 ) -> None:

@@ -38,11 +38,10 @@ class Content:
 
 
 def content_of_file(path: Path) -> Content:
-    """The content of a file is its bytes, and the ending of its name, which says how they are read."""
+    """The content of a file is its bytes."""
 
     def digest() -> str:
-        ending = "".join(path.suffixes).lower()
-        return hashlib.sha256(f"{ending}:{file_digest(path)}".encode()).hexdigest()
+        return file_digest(path)
 
     def stamp() -> object:
         found = path.stat()
