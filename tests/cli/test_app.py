@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import Result
 
 import distal as package
+from distal.cli.app import app as cli
 from distal.errors import CacheError, ConfigError, DataError, ModelError, NonFiniteError, OutputError
 
 Run = Callable[..., Result]
@@ -136,3 +139,27 @@ def test_errors_of_our_own_keep_their_traceback(distal: Run, monkeypatch: pytest
     monkeypatch.setattr("distal.workflow.environment.environment", fail)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         distal("env")
+
+
+def verbs(app: Any) -> Iterator[tuple[str, Any]]:
+    """Every verb of the application, with the words that call it."""
+    for command in app.registered_commands:
+        yield command.name, command
+    for group in app.registered_groups:
+        for name, command in verbs(group.typer_instance):
+            yield f"{group.name} {name}", command
+
+
+@pytest.mark.parametrize("words", [words for words, _ in verbs(cli) if words != "align"])
+def test_help_says_every_word_of_the_docstring_and_of_the_options(
+    distal: Run, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Square brackets are markup to the help, and would vanish; ends of lines inside paragraphs would stay."""
+    monkeypatch.setenv("COLUMNS", "400")
+    text = distal(*words.split(), "--help").stdout
+    command = dict(verbs(cli))[words]
+    for paragraph in inspect.cleandoc(command.callback.__doc__).split("\n\n"):
+        assert any(paragraph.replace("\n", " ") == line.strip() for line in text.splitlines())
+    for parameter in inspect.signature(command.callback, eval_str=True).parameters.values():
+        for option in getattr(parameter.annotation, "__metadata__", ()):
+            assert option.help in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Annotated
 
@@ -31,6 +32,19 @@ report.register(app)
 cache.register(app)
 demo.register(app)
 env.register(app)
+
+
+def _flow(verbs: typer.Typer) -> None:
+    """Lets the paragraphs of every docstring flow to the width of the terminal; typer keeps the ends of their lines."""
+    for verb in verbs.registered_commands:
+        paragraphs = (verb.help or inspect.getdoc(verb.callback) or "").split("\n\n")
+        verb.help = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    for group in verbs.registered_groups:
+        if group.typer_instance is not None:
+            _flow(group.typer_instance)
+
+
+_flow(app)
 
 
 def _print_version(wanted: bool) -> None:

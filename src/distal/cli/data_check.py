@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,47 @@ import typer
 
 from distal.cli.grouping import grouped
 from distal.cli.reading import READING, Reading
+from distal.cli.results import RESULT, Result
 
 __all__ = ["register"]
 
-_TOKENS, _RESULT = "Tokens", "Result"
+_TOKENS = "Tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """How texts become tokens, where they do. Named as in `CheckOptions`."""
+
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or hub id of the tokenizer or model; without it, texts alone are checked.",
+            rich_help_panel=_TOKENS,
+        ),
+    ] = None
+    chat_template: Annotated[str | None, typer.Option(help="Jinja file.", rich_help_panel=_TOKENS)] = None
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with the tokenizer.", rich_help_panel=_TOKENS
+        ),
+    ] = False
+    max_length: Annotated[
+        int | None, typer.Option(help="Longest row, tokens; 1024 if absent.", rich_help_panel=_TOKENS)
+    ] = None
+    truncation: Annotated[
+        str | None,
+        typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=_TOKENS),
+    ] = None
+    loss_on: Annotated[
+        str | None,
+        typer.Option(
+            help="What is scored: completion, last_turn or assistant_turns.", rich_help_panel=_TOKENS
+        ),
+    ] = None
+    num_proc: Annotated[
+        int | None, typer.Option(help="Processes that tokenise.", rich_help_panel=_TOKENS)
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +63,8 @@ def check(  # noqa: PLR0913 - the parameters of a verb are its options
         str, typer.Argument(help="Preferences: .jsonl, .json, .csv (also .gz), .parquet, folder or hub id.")
     ],
     reading: Reading,
+    tokens: Tokens,
+    result: Result,
     eval_data: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,54 +79,13 @@ def check(  # noqa: PLR0913 - the parameters of a verb are its options
             rich_help_panel=READING,
         ),
     ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or hub id of the tokenizer or model; without it, texts alone are checked.",
-            rich_help_panel=_TOKENS,
-        ),
-    ] = None,
-    chat_template: Annotated[str | None, typer.Option(help="Jinja file.", rich_help_panel=_TOKENS)] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the tokenizer.", rich_help_panel=_TOKENS
-        ),
-    ] = False,
-    max_length: Annotated[
-        int | None, typer.Option(help="Longest row, tokens; 1024 if absent.", rich_help_panel=_TOKENS)
-    ] = None,
-    truncation: Annotated[
-        str | None,
-        typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=_TOKENS),
-    ] = None,
-    loss_on: Annotated[
-        str | None,
-        typer.Option(
-            help="What is scored: completion, last_turn or assistant_turns.", rich_help_panel=_TOKENS
-        ),
-    ] = None,
-    num_proc: Annotated[
-        int | None, typer.Option(help="Processes that tokenise.", rich_help_panel=_TOKENS)
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Completions to show.", rich_help_panel=_RESULT)] = 4,
+    samples: Annotated[int, typer.Option(help="Completions to show.", rich_help_panel=RESULT)] = 4,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings fail as errors do.", rich_help_panel=_RESULT)
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON document to stdout, and nothing else there.",
-            rich_help_panel=_RESULT,
-        ),
+        bool, typer.Option("--strict", help="Warnings fail as errors do.", rich_help_panel=RESULT)
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="HTML file for the report.", rich_help_panel=_RESULT)
+        Path | None, typer.Option(help="HTML file for the report.", rich_help_panel=RESULT)
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing HTML file.", rich_help_panel=_RESULT)
-    ] = False,
 ) -> None:
     """What a data set is, what becomes of its rows, and what is wrong with it.
 
@@ -102,28 +101,22 @@ def check(  # noqa: PLR0913 - the parameters of a verb are its options
         reading=reading.options(),
         eval_data=tuple(eval_data or ()),
         eval_split=eval_split,
-        tokenizer=tokenizer,
-        chat_template=chat_template,
-        trust_remote_code=trust_remote_code,
-        max_length=max_length,
-        truncation=truncation,
-        loss_on=loss_on,
-        num_proc=num_proc,
+        **vars(tokens),
         samples=samples,
         html=html,
-        overwrite=overwrite,
+        overwrite=result.overwrite,
     )
-    result = check_data(options)
-    if as_json:
-        typer.echo(check_json(result))
+    found = check_data(options)
+    if result.json_only:
+        typer.echo(check_json(found))
     else:
         from rich.console import Console
 
         from distal.report.data_terminal import check_view
 
-        Console(highlight=False, soft_wrap=True).print(check_view(result))
+        Console(highlight=False, soft_wrap=True).print(check_view(found))
         if html is not None:
             typer.echo(f"Written: {html}")
     passing = ("usable",) if strict else ("usable", "usable_with_warnings")
-    if result.verdict not in passing:
+    if found.verdict not in passing:
         raise typer.Exit(DataError.exit_code)

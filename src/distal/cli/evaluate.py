@@ -10,12 +10,12 @@ import typer
 from distal.cli import dominance_options as asked
 from distal.cli import evaluate_benchmarks, evaluate_generate, evaluate_winrate
 from distal.cli.grouping import grouped
+from distal.cli.loading import MODELS, Loading
 from distal.cli.reading import Reading
-from distal.cli.scoring import MODELS, Scoring
+from distal.cli.results import RESULT, Resampling, Result, teller
+from distal.cli.scoring import Scoring
 
 __all__ = ["register"]
-
-_RESULT = "Result"
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="Evaluate a model: dominance, answers, win rates, benchmarks."
     )
     verbs.command("dominance")(grouped(dominance))
-    verbs.command("benchmarks")(evaluate_benchmarks.benchmarks)
+    evaluate_benchmarks.register(verbs)
     evaluate_generate.register(verbs)
     evaluate_winrate.register(verbs)
     app.add_typer(verbs, name="evaluate")
@@ -32,8 +32,11 @@ def register(app: typer.Typer) -> None:
 
 def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     model: asked.Models,
+    loading: Loading,
     scoring: Scoring,
     reading: Reading,
+    resampling: Resampling,
+    result: Result,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -47,30 +50,13 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
     length_controlled: asked.LengthControlled = False,
     compare: asked.Compare = False,
     by_prompt: asked.ByPrompt = True,
-    confidence: Annotated[
-        float, typer.Option(help="Confidence of the intervals.", rich_help_panel=_RESULT)
-    ] = 0.95,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", rich_help_panel=_RESULT)] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=_RESULT)] = 0,
-    json_only: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON document to stdout, and nothing else there.",
-            rich_help_panel=_RESULT,
-        ),
-    ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for dominance.json and reward_quantiles.png.", rich_help_panel=_RESULT),
+        typer.Option(help="Folder for dominance.json and reward_quantiles.png.", rich_help_panel=RESULT),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG file for the reward quantiles.", rich_help_panel=_RESULT)
+        Path | None, typer.Option(help="PNG file for the reward quantiles.", rich_help_panel=RESULT)
     ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace existing files of those names.", rich_help_panel=_RESULT),
-    ] = False,
 ) -> None:
     """Reward quantiles of preferred and other responses, and whether the former dominate.
 
@@ -85,7 +71,9 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
 
     options = CertifyOptions(
         models=named_models(model),
+        **vars(loading),
         **vars(scoring),
+        **vars(resampling),
         reference=reference,
         split=reading.split,
         order=order,
@@ -94,19 +82,13 @@ def dominance(  # noqa: PLR0913 - the parameters of a verb are its options
         length_controlled=length_controlled,
         compare=compare,
         by_prompt=by_prompt,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
         output=output,
         plot=plot,
-        overwrite=overwrite,
+        overwrite=result.overwrite,
         reading=reading.options(),
     )
-    notes = Console(stderr=True)
-    certificate = certify(
-        options, tell=lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True)
-    )
-    if json_only:
+    certificate = certify(options, tell=teller())
+    if result.json_only:
         typer.echo(certificate_json(certificate))
         return
     for table in certificate_tables(certificate):

@@ -2,18 +2,100 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distal.cli.grouping import grouped
+from distal.cli.loading import MODELS, Loading
 from distal.cli.reading import Reading
+from distal.cli.results import RESULT, Result, teller
 from distal.cli.serving import Serving
+
+if TYPE_CHECKING:
+    from distal.evaluation.generation import SamplingOptions
 
 __all__ = ["register"]
 
-_MODEL, _PROMPTS, _ANSWERS, _RESULT = "Model", "Prompts", "Answers", "Result"
+_PROMPTS, _ANSWERS = "Prompts", "Answers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What is answered. Named as in `GenerateOptions`."""
+
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help="File with a column of prompts, or preferences: .jsonl, .json, .csv, .parquet, folder or hub id.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ]
+    prompt_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the prompts; prompt or instruction if absent.", rich_help_panel=_PROMPTS
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(help="Most prompts, the first ones.", rich_help_panel=_PROMPTS)
+    ] = None
+    on_bad_rows: Annotated[str, typer.Option(help="drop (counted) or error.", rich_help_panel=_PROMPTS)] = (
+        "drop"
+    )
+    on_long_prompts: Annotated[
+        str,
+        typer.Option(
+            help="error or drop, for prompts that leave no room for the answer.", rich_help_panel=_PROMPTS
+        ),
+    ] = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are drawn."""
+
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, tokens.", rich_help_panel=_ANSWERS)] = (
+        1024
+    )
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the most probable token each time.", rich_help_panel=_ANSWERS)
+    ] = 0.0
+    top_p: Annotated[
+        float, typer.Option(help="Probability mass that is drawn from.", rich_help_panel=_ANSWERS)
+    ] = 1.0
+    top_k: Annotated[
+        int,
+        typer.Option(help="Most probable tokens that are drawn from; 0 for all.", rich_help_panel=_ANSWERS),
+    ] = 0
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="String that ends an answer; may be repeated.", rich_help_panel=_ANSWERS),
+    ] = None
+    stop_token: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Token that ends an answer, beside the model's own; may be repeated.",
+            rich_help_panel=_ANSWERS,
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", rich_help_panel=_ANSWERS)] = 0
+
+    def options(self) -> SamplingOptions:
+        """What was given, checked."""
+        from distal.evaluation.generation import SamplingOptions
+
+        return SamplingOptions(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            stop=tuple(self.stop or ()),
+            stop_tokens=tuple(self.stop_token or ()),
+            seed=self.seed,
+        )
 
 
 def register(app: typer.Typer) -> None:
@@ -26,157 +108,55 @@ def generate(  # noqa: PLR0913 - the parameters of a verb are its options
         str,
         typer.Option(
             help="Local folder or hub id of a model or PEFT adapter; with --engine server its name there.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODELS,
         ),
     ],
-    prompts: Annotated[
-        str,
-        typer.Option(
-            help="File with a column of prompts, or preferences: .jsonl, .json, .csv, .parquet, folder or hub id.",
-            rich_help_panel=_PROMPTS,
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="JSON file for the answers.", rich_help_panel=_RESULT)
-    ],
+    prompts: Prompts,
+    sampling: Sampling,
+    loading: Loading,
     reading: Reading,
     serving: Serving,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON file for the answers.", rich_help_panel=RESULT)
+    ],
+    result: Result,
     engine: Annotated[
         str,
-        typer.Option(help="transformers, vllm (if installed) or server.", rich_help_panel=_MODEL),
+        typer.Option(help="transformers, vllm (if installed) or server.", rich_help_panel=MODELS),
     ] = "transformers",
+    batch_size: Annotated[
+        int, typer.Option(help="Prompts per batch; memory and speed only.", rich_help_panel=MODELS)
+    ] = 8,
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the model in the file; the last part of --model if absent.", rich_help_panel=_RESULT
+            help="Name of the model in the file; the last part of --model if absent.", rich_help_panel=RESULT
         ),
     ] = None,
-    prompt_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of the prompts; prompt or instruction if absent.", rich_help_panel=_PROMPTS
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Most prompts, the first ones.", rich_help_panel=_PROMPTS)
-    ] = None,
-    on_bad_rows: Annotated[
-        str, typer.Option(help="drop (counted) or error.", rich_help_panel=_PROMPTS)
-    ] = "drop",
-    on_long_prompts: Annotated[
-        str,
-        typer.Option(
-            help="error or drop, for prompts that leave no room for the answer.", rich_help_panel=_PROMPTS
-        ),
-    ] = "error",
-    max_new_tokens: Annotated[
-        int, typer.Option(help="Longest answer, tokens.", rich_help_panel=_ANSWERS)
-    ] = 1024,
-    temperature: Annotated[
-        float, typer.Option(help="0 takes the most probable token each time.", rich_help_panel=_ANSWERS)
-    ] = 0.0,
-    top_p: Annotated[
-        float, typer.Option(help="Probability mass that is drawn from.", rich_help_panel=_ANSWERS)
-    ] = 1.0,
-    top_k: Annotated[
-        int,
-        typer.Option(help="Most probable tokens that are drawn from; 0 for all.", rich_help_panel=_ANSWERS),
-    ] = 0,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="String that ends an answer; may be repeated.", rich_help_panel=_ANSWERS),
-    ] = None,
-    stop_token: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Token that ends an answer, beside the model's own; may be repeated.",
-            rich_help_panel=_ANSWERS,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.", rich_help_panel=_ANSWERS)] = 0,
-    batch_size: Annotated[
-        int, typer.Option(help="Prompts per batch; memory and speed only.", rich_help_panel=_MODEL)
-    ] = 8,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer, if not the model's.", rich_help_panel=_MODEL)
-    ] = None,
-    chat_template: Annotated[str | None, typer.Option(help="Jinja file.", rich_help_panel=_MODEL)] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(help="float32, bfloat16, float16, float64, or auto: as stored.", rich_help_panel=_MODEL),
-    ] = "float32",
-    attn_implementation: Annotated[
-        str | None, typer.Option(help="eager, sdpa, flash_attention_2, ...", rich_help_panel=_MODEL)
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL
-        ),
-    ] = False,
-    json_only: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON document to stdout, and nothing else there.",
-            rich_help_panel=_RESULT,
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace existing files of those names.", rich_help_panel=_RESULT),
-    ] = False,
 ) -> None:
     """A model's answers to prompts, as AlpacaEval's `model_outputs` file with the settings beside it.
 
     Repeated prompts are answered once. A run that was stopped, by Ctrl-C or otherwise, goes on where it was when the
     same command is given again.
     """
-    from rich.console import Console
-
-    from distal.evaluation.generation import SamplingOptions
     from distal.workflow.generation import GenerateOptions, generate
 
     options = GenerateOptions(
         model=model,
-        prompts=prompts,
-        output=output,
         engine=engine,
-        base_url=serving.base_url,
-        api_key_env=serving.api_key_env,
-        name=name,
-        prompt_column=prompt_column,
-        split=reading.split,
-        limit=limit,
-        on_bad_rows=on_bad_rows,
-        on_long_prompts=on_long_prompts,
-        sampling=SamplingOptions(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            stop=tuple(stop or ()),
-            stop_tokens=tuple(stop_token or ()),
-            seed=seed,
-        ),
         batch_size=batch_size,
-        concurrency=serving.concurrency,
-        timeout=serving.timeout,
-        retries=serving.retries,
-        budget=serving.budget(),
-        tokenizer=tokenizer,
-        chat_template=chat_template,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-        trust_remote_code=trust_remote_code,
-        overwrite=overwrite,
+        name=name,
+        output=output,
+        overwrite=result.overwrite,
+        sampling=sampling.options(),
+        split=reading.split,
         reading=reading.options(),
+        **vars(prompts),
+        **vars(loading),
+        **serving.options(),
     )
-    notes = Console(stderr=True)
-    run = generate(
-        options, tell=lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True)
-    )
-    if json_only:
+    run = generate(options, tell=teller())
+    if result.json_only:
         typer.echo(run.settings.read_text(encoding="utf-8").rstrip())
         return
     typer.echo(f"Written: {run.outputs} ({run.n:,} answers)")

@@ -2,17 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from distal.cli.grouping import grouped
+from distal.cli.results import RESULT, Resampling, Result, teller
 from distal.cli.serving import SERVER, Serving
 
 __all__ = ["register"]
 
-_ANSWERS, _JUDGE, _RESULT = "Answers", "Judge", "Result"
+_ANSWERS, _JUDGE = "Answers", "Judge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """Who judges, and how. Named as in `WinRateOptions`."""
+
+    judge: Annotated[
+        str,
+        typer.Option(help="server, alpaca-eval, reward-model or function.", rich_help_panel=_JUDGE),
+    ]
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the served model; folder or hub id of the reward model.", rich_help_panel=_JUDGE
+        ),
+    ] = None
+    prompt: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with a prompt that holds {instruction}, {output_a} and {output_b}, or Jinja.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None
+    answer_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression whose group is A, B or TIE; if absent, the reply is that word alone.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None
+    annotators: Annotated[
+        str | None,
+        typer.Option(help="Configuration of alpaca-eval, by name, folder or file.", rich_help_panel=_JUDGE),
+    ] = None
+    function: Annotated[
+        str | None,
+        typer.Option(
+            help="length, regex:PATTERN or module:function, called with prompt and answer.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None
+    orders: Annotated[
+        str,
+        typer.Option(
+            help="both, model_first or baseline_first: the order in which answers are shown.",
+            rich_help_panel=_JUDGE,
+        ),
+    ] = "both"
+    temperature: Annotated[float, typer.Option(help="Of a served judge.", rich_help_panel=_JUDGE)] = 0.0
+    judge_max_tokens: Annotated[
+        int, typer.Option(help="Longest reply of a served judge, tokens.", rich_help_panel=_JUDGE)
+    ] = 1024
+    malformed_retries: Annotated[
+        int,
+        typer.Option(help="Reminders to a served judge that gives no verdict.", rich_help_panel=_JUDGE),
+    ] = 2
+    request: Annotated[
+        str | None,
+        typer.Option(
+            help="Further fields of each request as JSON; null leaves one out: '{\"max_tokens\": null}'.",
+            rich_help_panel=SERVER,
+        ),
+    ] = None
+    batch_size: Annotated[
+        int, typer.Option(help="Answers per forward pass of a reward model.", rich_help_panel=_JUDGE)
+    ] = 8
+    dtype: Annotated[str, typer.Option(help="Of a reward model's weights.", rich_help_panel=_JUDGE)] = (
+        "float32"
+    )
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with a reward model.", rich_help_panel=_JUDGE
+        ),
+    ] = False
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +97,7 @@ def register(app: typer.Typer) -> None:
     app.command("winrate")(grouped(winrate))
 
 
-def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
+def winrate(
     outputs: Annotated[
         Path,
         typer.Option(
@@ -32,105 +109,22 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
         Path,
         typer.Option(help="Answers to compare with, to the same prompts.", rich_help_panel=_ANSWERS),
     ],
-    judge: Annotated[
-        str,
-        typer.Option(help="server, alpaca-eval, reward-model or function.", rich_help_panel=_JUDGE),
-    ],
+    judging: Judging,
     serving: Serving,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the served model; folder or hub id of the reward model.", rich_help_panel=_JUDGE
-        ),
-    ] = None,
-    prompt: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with a prompt that holds {instruction}, {output_a} and {output_b}, or Jinja.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    answer_pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="Regular expression whose group is A, B or TIE; if absent, the reply is that word alone.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    annotators: Annotated[
-        str | None,
-        typer.Option(help="Configuration of alpaca-eval, by name, folder or file.", rich_help_panel=_JUDGE),
-    ] = None,
-    function: Annotated[
-        str | None,
-        typer.Option(
-            help="length, regex:PATTERN or module:function, called with prompt and answer.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = None,
-    orders: Annotated[
-        str,
-        typer.Option(
-            help="both, model_first or baseline_first: the order in which answers are shown.",
-            rich_help_panel=_JUDGE,
-        ),
-    ] = "both",
-    temperature: Annotated[float, typer.Option(help="Of a served judge.", rich_help_panel=_JUDGE)] = 0.0,
-    judge_max_tokens: Annotated[
-        int, typer.Option(help="Longest reply of a served judge, tokens.", rich_help_panel=_JUDGE)
-    ] = 1024,
-    malformed_retries: Annotated[
-        int,
-        typer.Option(help="Reminders to a served judge that gives no verdict.", rich_help_panel=_JUDGE),
-    ] = 2,
-    request: Annotated[
-        str | None,
-        typer.Option(
-            help="Further fields of each request as JSON; null leaves one out: '{\"max_tokens\": null}'.",
-            rich_help_panel=SERVER,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Answers per forward pass of a reward model.", rich_help_panel=_JUDGE)
-    ] = 8,
-    dtype: Annotated[
-        str, typer.Option(help="Of a reward model's weights.", rich_help_panel=_JUDGE)
-    ] = "float32",
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with a reward model.", rich_help_panel=_JUDGE
-        ),
-    ] = False,
+    resampling: Resampling,
+    result: Result,
     cache_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the judgements made so far; Distal's cache if absent.", rich_help_panel=_RESULT
+            help="Folder of the judgements made so far; Distal's cache if absent.", rich_help_panel=RESULT
         ),
     ] = None,
-    confidence: Annotated[
-        float, typer.Option(help="Confidence of the intervals.", rich_help_panel=_RESULT)
-    ] = 0.95,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", rich_help_panel=_RESULT)] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=_RESULT)] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder for winrate.json and judgements.jsonl.", rich_help_panel=_RESULT
+            "--output", "-o", help="Folder for winrate.json and judgements.jsonl.", rich_help_panel=RESULT
         ),
     ] = None,
-    json_only: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON document to stdout, and nothing else there.",
-            rich_help_panel=_RESULT,
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace existing files of those names.", rich_help_panel=_RESULT),
-    ] = False,
 ) -> None:
     """How often a judge prefers a model's answers to a baseline's, ties counting half, with a bootstrap interval.
 
@@ -146,36 +140,15 @@ def winrate(  # noqa: PLR0913 - the parameters of a verb are its options
     options = WinRateOptions(
         outputs=outputs,
         baseline=baseline,
-        judge=judge,
-        judge_model=judge_model,
-        base_url=serving.base_url,
-        api_key_env=serving.api_key_env,
-        prompt=prompt,
-        answer_pattern=answer_pattern,
-        request=request,
-        temperature=temperature,
-        judge_max_tokens=judge_max_tokens,
-        malformed_retries=malformed_retries,
-        annotators=annotators,
-        function=function,
-        orders=orders,
-        concurrency=serving.concurrency,
-        timeout=serving.timeout,
-        retries=serving.retries,
-        budget=serving.budget(),
-        batch_size=batch_size,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
         cache_dir=cache_dir,
         output=output,
-        overwrite=overwrite,
-        bootstrap=Bootstrap(confidence=confidence, resamples=resamples, seed=seed),
+        overwrite=result.overwrite,
+        bootstrap=Bootstrap(**vars(resampling)),
+        **vars(judging),
+        **serving.options(),
     )
-    notes = Console(stderr=True)
-    record = evaluate_win_rate(
-        options, tell=lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True)
-    )
-    if json_only:
+    record = evaluate_win_rate(options, tell=teller())
+    if result.json_only:
         typer.echo(win_rate_json(record))
         return
     Console().print(win_rate_table(record))

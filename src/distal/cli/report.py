@@ -27,7 +27,7 @@ def report(
         typer.Option(
             "--output",
             "-o",
-            help="HTML file to write [default: report.html; none with --json].",
+            help="HTML file to write; report.html if absent, none with --json.",
             show_default=False,
         ),
     ] = None,

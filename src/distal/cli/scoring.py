@@ -1,4 +1,4 @@
-"""Options that all verbs share which score preferences under a model: models, tokens, and what a forward pass holds."""
+"""Options that all verbs share which score preferences: data, tokens, and what a forward pass holds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["DATA", "MODELS", "Scoring"]
+__all__ = ["DATA", "Scoring"]
 
-MODELS, DATA = "Models", "Data"
+DATA = "Data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,23 +23,6 @@ class Scoring:
             rich_help_panel=DATA,
         ),
     ]
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer, if not the model's.", rich_help_panel=MODELS)
-    ] = None
-    chat_template: Annotated[str | None, typer.Option(help="Jinja file.", rich_help_panel=MODELS)] = None
-    dtype: Annotated[
-        str,
-        typer.Option(help="float32, bfloat16, float16, float64, or auto: as stored.", rich_help_panel=MODELS),
-    ] = "float32"
-    attn_implementation: Annotated[
-        str | None, typer.Option(help="eager, sdpa, flash_attention_2, ...", rich_help_panel=MODELS)
-    ] = None
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the models.", rich_help_panel=MODELS
-        ),
-    ] = False
     max_length: Annotated[int, typer.Option(help="Longest row, tokens.", rich_help_panel=DATA)] = 1024
     truncation: Annotated[
         str, typer.Option(help="drop, error, truncate_prompt or truncate_completion.", rich_help_panel=DATA)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from distal.evaluation.budget import BudgetLimits
 
 __all__ = ["SERVER", "Serving"]
 
@@ -54,14 +51,22 @@ class Serving:
         float | None, typer.Option(help="Price of a million tokens written.", rich_help_panel=SERVER)
     ] = None
 
-    def budget(self) -> BudgetLimits:
-        """What may be spent, checked."""
+    def options(self) -> dict[str, Any]:
+        """What was given, under the names that the options of workflows have; what may be spent is checked."""
         from distal.evaluation.budget import BudgetLimits
 
-        return BudgetLimits(
+        budget = BudgetLimits(
             requests=self.max_requests,
             tokens=self.max_tokens,
             cost=self.max_cost,
             input_price=self.input_price,
             output_price=self.output_price,
         )
+        return {
+            "base_url": self.base_url,
+            "api_key_env": self.api_key_env,
+            "concurrency": self.concurrency,
+            "timeout": self.timeout,
+            "retries": self.retries,
+            "budget": budget,
+        }

@@ -1,0 +1,1 @@
+"""What the fuzz of the readers breaks, and how."""
