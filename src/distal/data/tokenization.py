@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from distal.data.text_ids import TextIds
 from distal.errors import ModelError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Encoder:
         self._eos = cast(int, tokenizer.eos_token_id)
         self._unknown = tokenizer.unk_token_id
         self._bos = cast(int | None, tokenizer.bos_token_id)
+        self._text_ids = TextIds(tokenizer)
         self._start = self._find_start()
 
     def encode(
@@ -83,17 +85,16 @@ class Encoder:
         if not texts:
             return []
         spans = [None] * len(texts) if spans is None else spans
-        prompts = list(dict.fromkeys(prompt for prompt, _ in texts))
-        prompt_ids = dict(zip(prompts, self._ids(prompts), strict=True))
-        placed = bool(self._tokenizer.is_fast) and any(scored is not None for scored in spans)
-        wholes = self._call([prompt + completion for prompt, completion in texts], offsets=placed)
+        offsets: Sequence[Any] = [None] * len(texts)
+        if self._tokenizer.is_fast and any(scored is not None for scored in spans):
+            prompt_ids, _ = self._text_ids.of((prompt, "") for prompt, _ in texts)
+            placed = self._call(["".join(text) for text in texts], offsets=True)
+            wholes, offsets = placed["input_ids"], placed["offset_mapping"]
+        else:
+            prompt_ids, wholes = self._text_ids.of(texts)
         found: list[Encoding] = []
-        for i, (prompt, completion) in enumerate(texts):
-            ids, scored = wholes["input_ids"][i], spans[i]
-            mask = None
-            if scored is not None:
-                offsets = wholes["offset_mapping"][i] if placed else None
-                mask = self._mask(prompt + completion, ids, offsets, scored)
+        for (prompt, completion), ids, places, scored in zip(texts, wholes, offsets, spans, strict=True):
+            mask = None if scored is None else self._mask(prompt + completion, ids, places, scored)
             found.append(self._split(prompt, completion, prompt_ids[prompt], ids, mask, templated=templated))
         return found
 
