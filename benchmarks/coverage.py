@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=500, help="simulated data sets per law and size")
+    parser.add_argument("--trials", type=int, default=150, help="simulated data sets per law and size")
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()

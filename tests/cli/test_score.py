@@ -79,6 +79,24 @@ def test_pairs_with_a_reference(
     assert summary["means"]["chosen"]["score"] == pytest.approx(policy[0::2].mean())
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_samples_of_one_label(score: Run, model_folder: Path, tmp_path: Path, label: bool) -> None:
+    """What training and comparisons refuse has scores all the same, and may be asked for twice."""
+    data = tmp_path / "one.jsonl"
+    rows = [{"prompt": "w3", "completion": f" w{i}", "label": label} for i in range(4, 12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = tmp_path / "both.jsonl"
+    other = {"prompt": "w3", "completion": " w4", "label": not label}
+    both.write_text(data.read_text() + json.dumps(other) + "\n")
+    for words in ((), ("--overwrite",)):
+        result = score("--json", *words, data=data)
+        assert result.exit_code == 0, result.output
+        found = table(tmp_path / "scores.parquet")
+        assert found["label"].tolist() == [label] * 8
+        np.testing.assert_allclose(found["score"], expected(model_folder, both)[:8], rtol=1e-5)
+        assert list(json.loads(result.stdout)["means"]) == ["liked" if label else "disliked"]
+
+
 def test_samples_in_small_row_groups_and_again_from_the_cache(
     score: Run, samples_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

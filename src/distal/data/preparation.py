@@ -52,6 +52,7 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
     reading: ReadOptions | None = None,
     cache_dir: str | Path | None = None,
     loss_on: LossOn = "completion",
+    both_labels: bool = True,
 ) -> TokenizedPreferences:
     """Read, check and tokenise preference data.
 
@@ -80,6 +81,7 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
             in memory are never kept.
         loss_on: which tokens of a completion are scored: "completion" (all behind the prompt), "last_turn" (of the
             assistant) or "assistant_turns" (what the user and tools say in between is read, and not scored).
+        both_labels: refuse unpaired data of which one label alone is left, as is right before training or a comparison.
 
     Returns:
         The tokenised data set; `.report` says what became of every row.
@@ -117,6 +119,8 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
         if cache is None or key is None
         else (_cached(cache, key, source, worker, num_proc))
     )
+    if both_labels:
+        _check_labels(report)
     return TokenizedPreferences(store, source.kind, report)
 
 
@@ -185,7 +189,9 @@ def _tokenised(
     tally.n_read = source.rows_seen()
     repeats.note(tally)
     report = _report(source, tally, size)
-    _check_result(report, worker.max_length)
+    if report.n_kept == 0:
+        reason = f"{report.name}: no row can be used (max_length={worker.max_length})"
+        raise DataError("\n".join([reason, *report.summary()]))
     return store, report
 
 
@@ -255,19 +261,11 @@ def _check_options(max_length: object, on_bad_rows: str, truncation: str, num_pr
             raise ConfigError(f"{option}={value!r}: expected a whole number of at least {least}, or None")
 
 
-def _check_result(report: DataReport, max_length: int | None) -> None:
-    if report.n_kept == 0:
-        raise DataError(
-            "\n".join([f"{report.name}: no row can be used (max_length={max_length})", *report.summary()])
-        )
+def _check_labels(report: DataReport) -> None:
     if report.n_desirable in (0, report.n_kept):
         only = "true" if report.n_desirable else "false"
-        raise DataError(
-            "\n".join(
-                [
-                    f"{report.name}: only the label {only} is present among the usable rows; unpaired "
-                    f"alignment needs liked and disliked completions: add rows with the other label",
-                    *report.summary(),
-                ]
-            )
+        reason = (
+            f"{report.name}: only the label {only} is present among the usable rows; unpaired "
+            f"alignment needs liked and disliked completions: add rows with the other label"
         )
+        raise DataError("\n".join([reason, *report.summary()]))

@@ -134,7 +134,7 @@ def _score_file(
 ) -> ScoreSummary | None:
     _refuse_output(options)
     tokenizer = scoring_tokenizer(options.model, options)
-    data = scored_data(options, tokenizer, tell, cache_dir=options.cache_dir)
+    data = scored_data(options, tokenizer, tell, cache_dir=options.cache_dir, both_labels=False)
     names = {"model": (options.model, options.revision)}
     if options.reference is not None:
         names["reference"] = (options.reference, options.reference_revision)

@@ -79,6 +79,7 @@ def scored_data(
     tell: Callable[[str], None] = lambda line: None,
     *,
     cache_dir: Path | None = None,
+    both_labels: bool = True,
 ) -> TokenizedPreferences:
     """The preferences as token rows, which are kept in a cache; `tell` is called with each line of the data report."""
     data = prepare_dataset(
@@ -92,6 +93,7 @@ def scored_data(
         reading=options.reading,
         cache_dir=default_cache_dir() if cache_dir is None else cache_dir,
         loss_on=cast(Any, options.loss_on),
+        both_labels=both_labels,
     )
     for line in data.report.summary():
         tell(line)
