@@ -69,6 +69,7 @@ def word_piece() -> PreTrainedTokenizerFast:
 
 
 OVERLAPPING = (*plain(), AddedToken("<|end|><|user|>", normalized=False), AddedToken("x<", normalized=False))
+BORDERED = tuple(AddedToken(token, normalized=False) for token in ("###", "\n\n", "  "))
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "byte-level": byte_level,
     "byte-level, prefix space": lambda: byte_level(add_prefix_space=True),
@@ -83,9 +84,13 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "single words": lambda: byte_level(*plain(single_word=True)),
     "normalised": lambda: metaspace("first", *plain(normalized=True)),
     "overlapping": lambda: byte_level(*OVERLAPPING),
+    "overlapping themselves": lambda: byte_level(*plain(), *BORDERED),
+    "single word beside": lambda: byte_level(*plain(), AddedToken("the", single_word=True, normalized=False)),
 }
 MADE = {name: make() for name, make in TOKENIZERS.items()}
-WORDS = st.sampled_from([*SPECIAL, "the", "cat", " ", "  ", "\n", "é", "x", "X", "<", "|>", "😀", "user: "])
+WORDS = st.sampled_from(
+    [*SPECIAL, "the", "cat", " ", "  ", "\n", "é", "x", "X", "<", "|>", "#", "###", "user: "]
+)
 TEXTS = st.lists(WORDS, max_size=8).map("".join)
 
 
@@ -162,7 +167,9 @@ def test_a_tokenizer_with_a_will_of_its_own_is_asked_itself() -> None:
             return super().__call__(lowered, *args, **options)
 
     tokenizer = Lower(tokenizer_object=byte_level().backend_tokenizer, eos_token="</s>")
-    agrees(TextIds(tokenizer), tokenizer, [("<|user|>THE CAT<|assistant|>", "X"), ("the", "Cat")])
+    ids = TextIds(tokenizer)
+    agrees(ids, tokenizer, [("<|user|>the cat<|assistant|>", "x"), ("the", "cat")])
+    agrees(ids, tokenizer, [("<|user|>THE CAT<|assistant|>", "X"), ("the", "Cat")])
 
 
 @pytest.mark.parametrize("file", ["gpt2/tokenizer.json"])
@@ -188,3 +195,23 @@ def test_tokens_that_others_may_swallow_cut_nothing(other: str, prompt: str) -> 
     ids = TextIds(tokenizer)
     agrees(ids, tokenizer, [("<|user|>a<|end|>b", "c")])
     agrees(ids, tokenizer, [(prompt, "c")])
+
+
+def test_tokens_that_are_added_later_count() -> None:
+    tokenizer = byte_level()
+    ids = TextIds(tokenizer)
+    agrees(ids, tokenizer, [("<|user|>a", "b")])
+    tokenizer.add_tokens([AddedToken("x<", normalized=False)])
+    agrees(ids, tokenizer, [("x<|user|>a", "b")])
+
+
+def test_words_that_stand_alone_stay_so_at_a_cut() -> None:
+    """`foo` is no word in `foobar_sep`, although `bar_sep` is a token of its own."""
+    tokenizer = byte_level(
+        *plain(),
+        AddedToken("foo", single_word=True, normalized=False),
+        AddedToken("bar_sep", normalized=False),
+    )
+    ids = TextIds(tokenizer)
+    agrees(ids, tokenizer, [("a bar_sep", "b")])
+    agrees(ids, tokenizer, [("foobar_sep", "b")])

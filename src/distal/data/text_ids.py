@@ -21,8 +21,9 @@ class TextIds:
     lies between them piece by piece. So a text is its beginning up to the last special token of its prompt, tokenised
     once for all texts that share it, and the rest from that token on. Special tokens whose place may depend on what
     stands before them do not count: those that swallow white space to their left, must stand between words, are looked
-    for in normalised text, or may overlap with others. Nor are offsets asked for, which are half of some tokenizers'
-    work. On the first texts both ways are gone; a tokenizer that disagrees is used as it is from then on.
+    for in normalised text, or may overlap with others or themselves. Nor are offsets asked for, which are half of some
+    tokenizers' work. On the first texts both ways are gone; a tokenizer that disagrees, or whose class has methods of
+    its own for this, is used as it is.
 
     Args:
         tokenizer: a Hugging Face tokenizer, fast or slow.
@@ -30,8 +31,9 @@ class TextIds:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None
-        self._separators: list[str] | None = None
+        self._backend: Any = _backend(tokenizer)
+        self._separators: list[str] = []
+        self._tried_with = -1  # entries of the vocabulary
 
     def of(self, texts: Iterable[tuple[str, str]]) -> tuple[dict[str, list[int]], list[list[int]]]:
         """Ids of each prompt by itself, and of each prompt with its completion, in order.
@@ -40,7 +42,7 @@ class TextIds:
             texts: (prompt, completion).
         """
         texts = list(texts)
-        if self._separators is None and self._backend is not None and texts:
+        if self._backend is not None and len(self._tokenizer) != self._tried_with and texts:
             self._try(texts)
         return self._directly(texts) if self._backend is None else self._in_pieces(texts)
 
@@ -78,11 +80,11 @@ class TextIds:
 
     def _cut(self, prompt: str) -> int:
         """Where the last special token of a prompt begins, or its own beginning."""
-        return max([0, *(prompt.rfind(token) for token in self._separators or ())])
+        return max([0, *(prompt.rfind(token) for token in self._separators)])
 
     def _try(self, texts: Sequence[tuple[str, str]]) -> None:
         """Choose the way by the first texts."""
-        some = texts[:TRIED]
+        some, self._tried_with = texts[:TRIED], len(self._tokenizer)
         expected = self._directly(some)
         self._separators = separators(self._backend, [prompt for prompt, _ in texts])
         if self._in_pieces(some) != expected:
@@ -101,6 +103,21 @@ class TextIds:
         return cast(list[list[int]], encoded["input_ids"])
 
 
+def _backend(tokenizer: Any) -> Any:
+    """The `tokenizers.Tokenizer` that says all there is to say about a text, or None where a class adds to it."""
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    bases = {"__call__": PreTrainedTokenizerBase, "_encode_plus": PreTrainedTokenizerFast}
+    own = [
+        name
+        for name, base in bases.items()
+        if getattr(type(tokenizer), name, None) is not getattr(base, name, None)
+    ]
+    return None if own else tokenizer.backend_tokenizer
+
+
 def separators(backend: Any, texts: Sequence[str]) -> list[str]:
     """Added tokens in some of the texts at which any text falls into parts that are tokenised each by itself.
 
@@ -108,19 +125,20 @@ def separators(backend: Any, texts: Sequence[str]) -> list[str]:
         backend: a `tokenizers.Tokenizer`.
         texts: where they are looked for.
     """
-    if backend.encode_special_tokens:
-        return []
     added = list(backend.get_added_tokens_decoder().values())
-    contents = [token.content for token in added]
+    # Whether a token that must stand between words is one may depend on what stands behind a cut.
+    if backend.encode_special_tokens or any(token.single_word for token in added):
+        return []
     return [
         token.content
         for token in added
-        if not (token.lstrip or token.single_word or token.normalized)
+        if not (token.lstrip or token.normalized)
         and any(token.content in text for text in texts)
-        and not any(_overlap(other, token.content) for other in contents if other != token.content)
+        and not any(_takes_a_part(other.content, token.content) for other in added)
     ]
 
 
-def _overlap(earlier: str, token: str) -> bool:
-    """Whether another token that begins before this one, or where it begins, may take a part of it."""
-    return token in earlier or any(earlier.endswith(token[:length]) for length in range(1, len(token)))
+def _takes_a_part(earlier: str, token: str) -> bool:
+    """Whether an added token, or another copy of this one, that begins before it or where it begins may overlap it."""
+    inside = token in earlier and earlier != token
+    return inside or any(earlier.endswith(token[:length]) for length in range(1, len(token)))
