@@ -187,13 +187,19 @@ def test_real_tokenizers(file: str, shared_data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("other", "prompt"),
-    [("<|end|><|user|>", "a<|end|><|user|>b"), ("x<", "x<|user|>b"), ("<|user|>!", "<|user|>!")],
+    [
+        ("<|end|><|user|>", "a<|end|><|user|>b"),
+        ("x<", "x<|user|>b"),
+        ("<|user|>!", "<|user|>!"),
+        ("###", "###a####b"),
+        ("\n\n", "\n\na\n\n\nb"),
+    ],
 )
 def test_tokens_that_others_may_swallow_cut_nothing(other: str, prompt: str) -> None:
     """Where a longer token, or one that begins earlier, takes a part of a special token, that one is not there."""
     tokenizer = byte_level(*plain(), AddedToken(other, normalized=False))
     ids = TextIds(tokenizer)
-    agrees(ids, tokenizer, [("<|user|>a<|end|>b", "c")])
+    agrees(ids, tokenizer, [("<|user|>a<|end|>b", "c"), (f"a{other}b", "c")])
     agrees(ids, tokenizer, [(prompt, "c")])
 
 
