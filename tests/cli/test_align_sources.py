@@ -66,7 +66,7 @@ def test_real_rows_are_trained_on(
     with gzip.open(shared_data / file, "rt", encoding="utf-8", newline="\n") as lines:
         rows = [json.loads(line) for line in lines]
     rows.sort(key=lambda row: len(str(row.get("prompt", row.get("chosen")))))  # short ones, prompt by prompt
-    data = write_rows(tmp_path / "rows.jsonl", islice(rows, 30))
+    data = write_rows(tmp_path / "rows.jsonl", islice(rows, 60))
     result = align(
         model=byte_model,
         data=data,

@@ -117,6 +117,18 @@ def test_held_out_prompts_that_are_trained_on() -> None:
     assert [(o.n_prompts, o.n_exact, o.n_near) for o in found.overlaps] == [(5, 3, 1), (1, 0, 0)]
 
 
+def test_held_out_answers_at_a_threshold_have_prompts_too() -> None:
+    def graded(scores: dict[int, int]) -> list[dict[str, Any]]:
+        asked = "tell me something of interest about the topic of number {}"
+        return [
+            {"prompt": asked.format(i), "response": f"r{i}", "score": score} for i, score in scores.items()
+        ]
+
+    # All of 1, 2 and 3 are at the median of the held-out data; by that of the others, they are liked.
+    found = check(graded({i: i for i in range(1, 7)}), [graded({1: 5, 2: 5, 3: 5, 8: 9})])
+    assert [(o.n_prompts, o.n_exact, o.exact_rows) for o in found.overlaps] == [(4, 3, (0, 1, 2))]
+
+
 def test_tokens_take_the_place_of_characters(byte_level: PreTrainedTokenizerFast) -> None:
     rows = [{**row, "chosen": "hello world"} for row in pairs(110)] + [
         {"prompt": "x" * 50, "chosen": "a", "rejected": "b"}

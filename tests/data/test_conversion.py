@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +85,38 @@ def test_weights_are_a_column(tmp_path: Path) -> None:
         found = {(row["chosen"], row["rejected"]): row["weight"] for row in loaded}
         assert found == {("2", "1"): 0.5, ("4", "1"): 1.5, ("4", "2"): 1.0}
         assert any("column weight" in note for note in open_preferences(path).notes)
+
+
+RARE: list[dict[str, Any]] = [
+    {"prompt": HEAD, "chosen": bot(f"a{i}"), "rejected": bot("b")} for i in range(2500)
+]
+RARE[2], RARE[1400] = {**RARE[2], "weight": 5.0}, {**RARE[1400], "tools": [{"name": "f"}]}
+"""What is optional comes up late, and not at once."""
+
+
+@pytest.mark.parametrize("size", [4, 2500])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_columns_that_only_some_rows_have(tmp_path: Path, suffix: str, size: int) -> None:
+    rows = RARE if size == len(RARE) else [*RARE[1:4], RARE[1400]]
+    path = tmp_path / f"rows.{suffix}"
+    convert(open_preferences(rows), path)
+    found = preferences(path)
+    assert found == preferences(rows)
+    assert [row.weight for row in found if row.weight is not None] == [5.0]
+    assert [row.tools for row in found if row.tools is not None] == [[{"name": "f"}]]
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_both_parts_of_a_split_have_the_same_columns(tmp_path: Path) -> None:
+    rows = [{**row, "prompt": [*HEAD, {"role": "user", "content": str(i)}]} for i, row in enumerate(RARE)]
+    parts = [tmp_path / "train.parquet", tmp_path / "held_out.parquet"]
+    split(open_preferences(rows), parts[0], parts[1], 100)
+    columns = ["prompt", "chosen", "rejected", "tools", "weight"]
+    assert [pq.read_schema(part).names for part in parts] == [columns, columns]
+    found = [row for part in parts for row in preferences(part)]
+    assert sorted(map(str, found)) == sorted(map(str, preferences(rows)))
+    split(open_preferences(PLAIN), parts[0], parts[1], 2, overwrite=True)
+    assert [pq.read_schema(part).names for part in parts] == [columns[:3], columns[:3]]
 
 
 def test_what_only_json_can_hold(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         "blank-lines.jsonl": as_lines(ROWS).replace(b"\n", b"\n\n  \n"),
         "array.json": json.dumps(ROWS).encode(),
         "data.json": json.dumps({"version": 1, "data": ROWS}).encode(),
+        "named-version.json": json.dumps({"version": "1.1", "data": ROWS}).encode(),
         "lines-in-disguise.json": as_lines(ROWS),
         "array.json.gz": gzip.compress(json.dumps(ROWS).encode()),
     }
@@ -55,6 +56,24 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         assert read(path) == ROWS, name
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "c.parquet")
     assert read(tmp_path / "c.parquet") == ROWS
+
+
+def test_the_last_ending_says_what_separates_columns(tmp_path: Path) -> None:
+    for name, mark in (
+        ("a.tsv.csv", ","),
+        ("b.csv.tsv", "\t"),
+        ("c.tsv.gz", "\t"),
+        ("d.tsv-export.csv", ","),
+    ):
+        content = f"prompt{mark}completion\np{mark}c\n".encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        assert read(tmp_path / name) == [{"prompt": "p", "completion": "c"}], name
+
+
+def test_a_json_object_may_be_a_row_with_a_column_called_data(tmp_path: Path) -> None:
+    row = {"prompt": "p", "completion": "c", "label": True, "data": [1, 2]}
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    assert read(tmp_path / "row.json") == [row]
 
 
 def test_parquet_decodes_only_the_columns_that_are_asked_for(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from distal.data import FORMATS, ReadOptions, open_preferences
@@ -90,6 +93,8 @@ def reply(text: str, *replies: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"text": text, "role": "assistant", "replies": list(replies), **fields}
 
 
+SCORED = {"chosen": "a", "rejected": "b", "score_chosen": 2.0, "score_rejected": 1.0}
+DIALOGUES = {"chosen": [user("p"), bot("a")], "rejected": [user("p"), bot("b")]}
 SHAREGPT = {"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}]}
 QUESTION = [system("s"), user("q")]
 
@@ -419,6 +424,62 @@ def test_a_name_that_does_not_exist_brings_the_nearest() -> None:
         find_format(["prompt"], [], "rows", "helpster")
     with pytest.raises(ConfigError, match="no such format; one of oasst"):
         find_format(["prompt"], [], "rows", "zzz")
+
+
+WEIGHTED: list[tuple[str, dict[str, Any]]] = [
+    ("hh-rlhf", {"chosen": HH + " a", "rejected": HH + " b"}),
+    ("ultrafeedback-binarized", {"prompt": "p", **SCORED}),
+    ("tulu3-preference", {"id": "1", "source": "s", "prompt": "p", **DIALOGUES}),
+]
+
+
+@pytest.mark.parametrize(("name", "row"), WEIGHTED)
+def test_weights_and_tools_count_in_every_kind_of_file(
+    tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    rows = [{**row, "weight": weight, "tools": '[{"name": "f"}]'} for weight in (2.0, None)]
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    for source in (open_preferences(rows), open_preferences(tmp_path / "rows.parquet")):
+        made = [item for _, item in source if isinstance(item, Preference)]
+        assert source.form.name == name
+        assert [item.weight for item in made] == [2.0, None]
+        assert [item.tools for item in made] == [[{"name": "f"}]] * 2
+        assert any(note.startswith("column weight: used") for note in source.notes)
+
+
+def test_graded_answers_have_no_weights(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", **SCORED, "weight": 0.0, "tools": "{not JSON"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    options = ReadOptions(format="ultrafeedback-binarized-graded")
+    for data in (rows, tmp_path / "rows.parquet"):
+        source = open_preferences(data, options)
+        assert [item.desirable for _, item in source if isinstance(item, Preference)] == [(True,), (False,)]
+        assert "column weight: weights of rows are not used in this format" in source.notes
+
+
+def test_a_message_that_cannot_be_read_costs_its_replies_alone() -> None:
+    row = tree(
+        reply(
+            "best",
+            {"text": "more", "role": "prompter", "replies": [reply("x", rank=0), reply("y", rank=1)]},
+            rank=0,
+        ),
+        reply("worse", rank=1),
+        reply("lost", rank=float("nan")),
+        {"text": None, "role": "assistant", "rank": 2, "replies": [reply("gone", rank=0)]},
+    )
+    made = list(FORMATS["oasst"].read(row))
+    problems = sorted(item.reason for item in made if isinstance(item, RowProblem))
+    assert problems == ["bad_grade", "bad_type"]
+    assert [item for item in made if isinstance(item, Preference)] == [
+        pair([user("q")], [bot("best")], [bot("worse")]),
+        pair([user("q"), bot("best"), user("more")], [bot("x")], [bot("y")]),
+    ]
+    voted = tree(reply("a", emojis={"+1": "many"}), reply("b", emojis={"+1": 1}))
+    problem, liked = FORMATS["oasst-votes"].read(voted)
+    assert isinstance(problem, RowProblem)
+    assert liked == sample([user("q")], [bot("b")], True)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,29 @@ def test_a_prompt_string_beside_an_unpaired_conversation() -> None:
         assert read({"prompt": "p", "completion": completion, "label": True}) == expected
 
 
+def test_a_question_that_the_conversations_do_not_repeat_is_not_lost() -> None:
+    shared = [bot("4"), user("And 3+3?")]
+    row = {"prompt": "What is 2+2?", "chosen": [*shared, bot("6")], "rejected": [*shared, bot("7")]}
+    expected = Preference([user("What is 2+2?"), *shared], ([bot("6")], [bot("7")]), (True, False))
+    assert read(row) == expected
+    assert read({**row, "prompt": expected.prompt[:1]}).prompt == expected.prompt[:1]
+    # Another question first: which of the two is the prompt, the row does not say.
+    other = {side: [user("Hi"), bot(side)] for side in ("chosen", "rejected")}
+    found = problem({"prompt": "Answer in rhyme.", **other})
+    assert found.reason == "bad_type"
+    assert "chosen has the roles user, assistant behind the prompt" in str(found)
+
+
+@pytest.mark.parametrize("prompt", ["Be kind.", "Hi", " Hi\n", ""])
+def test_conversations_that_repeat_the_prompt_take_its_place(prompt: str) -> None:
+    head = [{"role": "system", "content": "Be kind."}, user("Hi")]
+    row = {"prompt": prompt, "chosen": [*head, bot("a")], "rejected": [*head, bot("b")]}
+    assert read(row) == Preference(head, ([bot("a")], [bot("b")]), (True, False))
+    if prompt:
+        liked = {"prompt": prompt, "completion": [*head, bot("a")], "label": True}
+        assert read(liked) == Preference(head, ([bot("a")],), (True,))
+
+
 def test_keys_that_are_null_are_left_out_and_others_kept() -> None:
     message = {"content": "c", "role": "assistant", "tool_calls": None, "name": "x"}
     row = read({"prompt": [user("p")], "completion": [message], "label": True})

@@ -157,6 +157,32 @@ def test_pairs_come_as_soon_as_both_answers_have_passed() -> None:
     assert made_of(ROWS, method="all_pairs", margin=9) == ["no_difference"] * 6
 
 
+@pytest.mark.parametrize("method", ["best_worst", "best_random", "all_pairs"])
+def test_answers_to_no_prompt_have_nothing_in_common(method: str) -> None:
+    silent = [{"role": "user", "content": " "}]
+    rows = [{"prompt": " ", "response": f"review {i}", "score": i} for i in range(4)]
+    chats = [
+        {"prompt": silent, "response": [{"role": "assistant", "content": str(i)}], "score": i}
+        for i in range(4)
+    ]
+    assert made_of(rows, method=method) == ["no_partner"] * 4
+    assert made_of(chats, method=method) == ["no_partner"] * 4
+    assert made_of([rows[0], *ROWS, rows[1]], method="best_worst") == [
+        "no_partner",
+        *made_of(ROWS, method="best_worst"),
+        "no_partner",
+    ]
+
+
+def test_many_answers_to_one_prompt_are_paired_in_parts() -> None:
+    grades = np.random.default_rng(0).permutation(np.repeat(np.arange(1100.0), 2))
+    made = paired_answers(grades, np.zeros(2200, dtype=np.int64), "all_pairs")
+    better, worse = np.nonzero(grades[:, None] > grades[None, :])
+    assert made.better.tolist() == better.tolist()
+    assert made.worse.tolist() == worse.tolist()
+    assert made.not_paired.size == made.no_difference.size == 0
+
+
 def test_equal_texts_make_no_pair() -> None:
     rows = [{"prompt": "a", "response": "same", "score": score} for score in (1, 2)]
     assert made_of(rows, method="all_pairs") == ["chosen_equals_rejected"]
@@ -232,6 +258,11 @@ def test_a_sum_over_attributes_some_of_which_are_missing() -> None:
         ({"ties": "liked", "method": "best_worst"}, "grade_ties has no effect"),
         ({"threshold": 3.0, "method": "best_worst"}, "grade_threshold has no effect"),
         ({"grades": {}}, "give at least one attribute a weight"),
+        (
+            {"weights": True, "ties": "liked"},
+            "grade_ties=liked with grade_weights: the weight is the distance",
+        ),
+        ({"weights": True, "ties": "disliked", "threshold": 3.0}, "which is 0 for ties; leave one"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], part: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -77,6 +78,21 @@ def test_near_prompts_are_those_that_comparing_all_finds() -> None:
         assert share == pytest.approx(jaccard(held_out[held_out_row], rows[number]), abs=0.15)
         assert held_out[held_out_row].startswith(prompt)
         assert rows[number].startswith(other)
+
+
+def test_long_prompts_are_compared_as_wholes_and_cost_little() -> None:
+    draw = random.Random(4)
+    long = "".join(draw.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(200_000))
+    other = "".join(draw.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(20_000))
+    # The first and the last tenth differ: 180,000 pieces are shared, of 220,000 and of 200,000.
+    tracemalloc.start()
+    found = overlap_of([other + long[20_000:], long[:150_000]], [long])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.n_near == 1
+    assert found.near_examples[0][1] == 0
+    assert found.near_examples[0][2] == pytest.approx(jaccard(long, other + long[20_000:]), abs=0.15)
+    assert peak < 60e6  # all hashes of all pieces at once would be 205 MB
 
 
 def test_case_white_space_and_roles_do_not_matter() -> None:

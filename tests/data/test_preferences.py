@@ -166,6 +166,32 @@ def test_splits_keep_prompts_together(prompts: list[str], wanted: int, seed: int
     assert again.fingerprint == held.fingerprint
 
 
+def test_what_is_asked_alike_is_held_out_together(byte_level: PreTrainedTokenizerFast) -> None:
+    def prompt(number: int, way: int) -> list[dict[str, str]]:
+        asked = f"What is the capital of country {number}?"
+        asked = (asked, asked.upper(), asked.replace(" ", " \n"))[way]
+        return [{"role": "system", "content": f"You are helper {way}."}, {"role": "user", "content": asked}]
+
+    rows = [
+        {
+            "prompt": prompt(number, way),
+            "chosen": [{"role": "assistant", "content": f"a{number}{way}"}],
+            "rejected": [{"role": "assistant", "content": f"b{number}"}],
+        }
+        for number in range(10)
+        for way in range(3)
+    ]
+    dataset = prepare_dataset(rows, byte_level)
+    rest, held = dataset.shuffled_split(0.2)
+    assert (len(rest), len(held)) == (24, 6)
+    assert not {row // 3 for row in rest.source_rows.tolist()} & {
+        row // 3 for row in held.source_rows.tolist()
+    }
+    # Chat or plain: the same prompts.
+    plain = [{"prompt": row["prompt"][1]["content"], "chosen": " a", "rejected": " b"} for row in rows]
+    assert prepare_dataset(plain, byte_level).prompt_keys.tolist() == dataset.prompt_keys.tolist()
+
+
 def test_splits_by_fraction_and_seed(words: PreTrainedTokenizerFast) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt": "", "completion": f"good{'!' * i}", "label": i % 2} for i in range(40)

@@ -57,6 +57,15 @@ def test_labels_of_a_table_that_mean_nothing(tmp_path: Path, word: str) -> None:
     assert made_of(path) == ["bad_label"]
 
 
+def test_an_empty_cell_is_no_weight(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p", "chosen": "a", "rejected": "b", "weight": cell} for cell in ("2", "", " ", "much")
+    ]
+    made = made_of(write_csv(tmp_path / "rows.csv", rows))
+    assert [row.weight for row in made[:3]] == [2.0, None, None]
+    assert made[3] == "bad_weight"
+
+
 def test_grades_of_a_table(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "response": r, "score": s} for r, s in (("a", "1"), ("b", "2.5"), ("c", "none"))]
     made = made_of(write_csv(tmp_path / "rows.csv", rows), grades=GradeOptions(method="best_worst"))

@@ -16,9 +16,10 @@ from typing import Any
 
 import datasets
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, BertGenerationTokenizer, PreTrainedTokenizerFast
 
 from distal.data import ReadOptions, TokenizedPreferences, prepare_dataset
+from distal.data.identity import tokenizer_digest
 from distal.data.tokenization import Encoder
 from distal.errors import DataError
 
@@ -118,6 +119,28 @@ def test_what_the_rows_depend_on_tells_entries_apart(
     # One process or two, and what to call the rows: no part of the content.
     prepare_dataset(file, words, cache_dir=cache, num_proc=2, name="mine")
     assert len(entries(cache)) == len(calls) + 3
+
+
+def test_what_a_tokenizer_is_told_later_tells_entries_apart(
+    words: PreTrainedTokenizerFast, file: Path, cache: Path
+) -> None:
+    ended = write(file.with_name("ended.jsonl"), [{**row, "chosen": " is</s>good"} for row in ROWS])
+    for split_special_tokens in (False, True):
+        words.split_special_tokens = split_special_tokens
+        found = prepare_dataset(ended, words, cache_dir=cache)
+        assert found.fingerprint == prepare_dataset(ended, words).fingerprint
+    assert len(entries(cache)) == 2
+
+
+def test_a_token_that_a_slow_tokenizer_is_given_is_a_part_of_it(shared_data: Path) -> None:
+    vocabulary = str(shared_data / "tokenizers" / "mistral" / "tokenizer.model")
+    found: list[str | None] = []
+    for added in ([], ["zqx"], [AddedToken("zqx", single_word=True)]):
+        tokenizer = BertGenerationTokenizer(vocab_file=vocabulary)
+        tokenizer.add_tokens(added)
+        found.append(tokenizer_digest(tokenizer))
+    assert None not in found
+    assert len(set(found)) == 3
 
 
 def test_processes_write_the_same_bytes(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:

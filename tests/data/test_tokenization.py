@@ -57,8 +57,9 @@ def test_completions_without_text_have_no_tokens(words: PreTrainedTokenizerFast,
 
 def test_templates_write_their_own_special_tokens(words_with_bos: PreTrainedTokenizerFast) -> None:
     assert encode(words_with_bos, "<s> film", " good </s> bad </s>", templated=True) == Encoding(
-        [1, 6], [4, 2, 5, 2], 0
+        [1, 6], [4, 2, 5, 2], 1
     )
+    assert encode(words_with_bos, "film", " good", templated=True) == Encoding([6], [4], 0)
     assert encode(words_with_bos, "", "good", templated=True) == Encoding([1], [4], 1)
 
 

@@ -44,6 +44,22 @@ def test_both_sides_keep_the_same_end_of_the_prompt() -> None:
     assert reason([CHOSEN, REJECTED], 4, "truncate_prompt") == "completion_too_long"
 
 
+def test_a_side_that_merges_its_end_keeps_the_same_beginning() -> None:
+    # "... 14" joins with what follows on one side only, where the completion holds both.
+    chosen, rejected = Encoding([0, 11, 12, 13, 14], [21, 2], 1), Encoding([0, 11, 12, 13], [34, 35, 2], 1)
+    for max_length, n_gone in ((6, 1), (5, 2)):
+        cut, remark = fit([chosen, rejected], max_length, "truncate_prompt")
+        assert [side.prompt for side in cut] == [
+            [0, *side.prompt[1 + n_gone :]] for side in (chosen, rejected)
+        ]
+        assert [side.completion for side in cut] == [chosen.completion, rejected.completion]
+        assert remark == "truncated_prompt"
+    (chosen, rejected), _ = fit(
+        [chosen, Encoding([0], [31, 32, 33, 2], 1, merged=True)], 5, "truncate_prompt"
+    )
+    assert (chosen.prompt, rejected.prompt) == ([0, 13, 14], [0])
+
+
 def test_completions_keep_their_beginning() -> None:
     (chosen, rejected), remark = fit([CHOSEN, REJECTED], 5, "truncate_completion")
     assert remark == "truncated_completion"

@@ -226,6 +226,9 @@ def written(text: Text) -> str:
 
 def _indexed(source: PreferenceSource, progress: bool) -> PromptIndex:
     index = PromptIndex(source.name)
+    if source.ungraded is not None:
+        # Which answers count depends on a threshold, and that of the run may be another than these data's own.
+        source = replace(source, items=source.ungraded)
     for number, made in followed(source, f"reading {Path(source.name).name}" if progress else None):
         if isinstance(made, Preference):
             index.add(number, made)

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from distal.data.keys import group_key
 from distal.data.reading import Item
 from distal.data.reasons import LENGTH_REASONS, RowProblem
 from distal.data.rendering import Rendered, render
@@ -119,7 +118,6 @@ class ChunkWorker:
         ]
         for remark in remarks:
             chunk.tally.note({"merged": "merged_boundary"}.get(remark, remark), [row.source_row])
-        group = group_key(row.prompt, row.completions)
         for index, (side, text, desirable) in enumerate(
             zip(fitted, row.completions, row.desirable, strict=True)
         ):
@@ -129,7 +127,7 @@ class ChunkWorker:
                 (row.prompt if index == 0 else None, text),
                 desirable=desirable,
                 source_row=row.source_row,
-                group=group,
+                group=row.prompt_key,
                 mask=side.mask,
                 weight=row.weight,
             )

@@ -14,7 +14,7 @@ from distal.data.preparation import OnBadRows
 from distal.data.reading import PreferenceSource
 from distal.data.reasons import RowProblem
 from distal.data.report import DataReport, Tally
-from distal.data.rows import trl_row
+from distal.data.rows import OPTIONAL_COLUMNS, trl_row
 from distal.data.schemas import Preference
 from distal.data.splitting import split_by_group
 from distal.data.writing import refuse_existing, row_writer
@@ -73,7 +73,7 @@ def split(
 ) -> tuple[DataReport, int]:
     """Write the preferences of a source into two files that share no prompt, each in the order of the source.
 
-    Prompts count as equal that differ in case and white space only.
+    Prompts count as equal that differ in case, white space and system messages only.
 
     Args:
         source: opened data; read twice.
@@ -93,12 +93,18 @@ def split(
         DataError: nothing usable is there, or one side would be empty.
     """
     refuse_existing(train, held_out, overwrite=overwrite)
-    counted, keys = Counted(source, "drop", progress), array("Q")
-    keys.extend(prompt_key(row) for row in counted)
+    counted, keys, columns = Counted(source, "drop", progress), array("Q"), set[str]()
+    for row in counted:
+        keys.append(prompt_key(row))
+        columns.update(trl_row(row))
     counted.check()
+    columns &= set(OPTIONAL_COLUMNS)
     held = np.zeros(len(keys), dtype=bool)
     held[split_by_group(keys, n_or_fraction, seed, source.name)[1]] = True
-    with row_writer(train) as write_train, row_writer(held_out) as write_held_out:
+    with (
+        row_writer(train, columns) as write_train,
+        row_writer(held_out, columns) as write_held_out,
+    ):
         rows = (made for _, made in followed(source, progress) if isinstance(made, Preference))
         for row, away in zip(rows, held, strict=True):
             (write_held_out if away else write_train)(trl_row(row))

@@ -199,8 +199,9 @@ def extras(row: Row) -> dict[str, Any]:
 
 
 def weight(row: Row) -> dict[str, float]:
-    """How much a row counts, as an argument of `Preference`; nothing where it does not say."""
-    if row.get("weight") is None:
+    """How much a row counts, as an argument of `Preference`; nothing where it does not say, as in an empty cell."""
+    said = row.get("weight")
+    if said is None or (isinstance(said, str) and not said.strip()):
         return {}
     try:
         found = number(row, "weight")

@@ -148,8 +148,9 @@ def read_json(path: Path, columns: Collection[str]) -> Iterator[Row]:
             return
         raise broken_json(path, raw, error, None) from error
     rows = cast(dict[str, Any], content).get("data") if isinstance(content, dict) else content
-    if isinstance(content, dict) and any(isinstance(value, str) for value in content.values()):
-        rows = [content]  # one row on its own
+    is_array = isinstance(rows, list) and all(isinstance(row, dict) for row in cast(list[Any], rows))
+    if isinstance(content, dict) and not is_array and any(isinstance(v, str) for v in content.values()):
+        rows = [content]  # one row on its own; beside an array of rows, strings say something of them all
     if not isinstance(rows, list):
         raise DataError(
             f"{path}: expected an array of objects, or an object with an array under 'data'; found "
@@ -175,7 +176,7 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[Row]:
         DataError: the file is not readable, not UTF-8, or not such a table.
     """
     csv.field_size_limit(_LONGEST_FIELD)
-    separator = "\t" if ".tsv" in path.name.lower() else ","
+    separator = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else ","
     table = csv.reader(_decoded(path, _lines(path)), delimiter=separator, strict=True)
     begun = 1
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -32,6 +33,9 @@ GRADE_METHODS: tuple[str, ...] = get_args(GradeMethod)
 Grades = NDArray[np.float64]
 Groups = NDArray[np.int64]
 Indices = NDArray[np.int64]
+
+_BLOCK = 2**20
+"""Pairs that are looked at at a time."""
 
 
 def threshold_of(grades: Grades, groups: Groups, threshold: str | float) -> Grades:
@@ -119,20 +123,18 @@ def paired_answers(
         >>> list(zip(pairs.better.tolist(), pairs.worse.tolist())), pairs.not_paired.tolist()
         ([(0, 1)], [2])
     """
-    better: list[int] = []
-    worse: list[int] = []
+    better, worse = array("q"), array("q")
     fates: dict[str, list[int]] = {"no_partner": [], "no_difference": [], "not_paired": []}
     for number, members in enumerate(_members(groups)):
         if len(members) == 1:
             fates["no_partner"].append(int(members[0]))
             continue
-        pairs = list(_METHODS[method](grades[members], margin, (seed, number)))
-        better += [int(members[good]) for good, _ in pairs]
-        worse += [int(members[bad]) for _, bad in pairs]
-        used = {side for pair in pairs for side in pair}
-        fates["not_paired" if pairs else "no_difference"] += [
-            int(member) for place, member in enumerate(members) if place not in used
-        ]
+        unused = np.ones(len(members), dtype=bool)
+        for good, bad in _METHODS[method](grades[members], margin, (seed, number)):
+            better.frombytes(members[good].tobytes())
+            worse.frombytes(members[bad].tobytes())
+            unused[good] = unused[bad] = False
+        fates["no_difference" if unused.all() else "not_paired"] += members[unused].tolist()
     return PairedAnswers(
         np.array(better, dtype=np.int64),
         np.array(worse, dtype=np.int64),
@@ -144,25 +146,31 @@ def _enough(difference: Grades, margin: float) -> NDArray[np.bool_]:
     return (difference > 0) & (difference >= margin)
 
 
-def _best_worst(grades: Grades, margin: float, seed: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    best, worst = int(np.argmax(grades)), int(np.argmin(grades))
+Places = Iterator[tuple[Indices, Indices]]
+"""Places of the better answers and of the worse ones, some at a time."""
+
+
+def _best_worst(grades: Grades, margin: float, seed: tuple[int, int]) -> Places:
+    best, worst = np.argmax(grades), np.argmin(grades)
     if _enough(grades[best] - grades[worst], margin):
-        yield best, worst
+        yield np.array([best]), np.array([worst])
 
 
-def _best_random(grades: Grades, margin: float, seed: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    best = int(np.argmax(grades))
+def _best_random(grades: Grades, margin: float, seed: tuple[int, int]) -> Places:
+    best = np.argmax(grades)
     others = np.flatnonzero(_enough(grades[best] - grades, margin))
     if len(others):
-        yield best, int(np.random.default_rng(seed).choice(others))
+        yield np.array([best]), np.array([np.random.default_rng(seed).choice(others)])
 
 
-def _all_pairs(grades: Grades, margin: float, seed: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    good, bad = np.nonzero(_enough(grades[:, None] - grades[None, :], margin))
-    yield from zip(good.tolist(), bad.tolist(), strict=True)
+def _all_pairs(grades: Grades, margin: float, seed: tuple[int, int]) -> Places:
+    step = max(1, _BLOCK // len(grades))
+    for start in range(0, len(grades), step):
+        good, bad = np.nonzero(_enough(grades[start : start + step, None] - grades[None, :], margin))
+        yield good + start, bad
 
 
-_METHODS: dict[str, Callable[[Grades, float, tuple[int, int]], Iterator[tuple[int, int]]]] = {
+_METHODS: dict[str, Callable[[Grades, float, tuple[int, int]], Places]] = {
     "best_worst": _best_worst,
     "best_random": _best_random,
     "all_pairs": _all_pairs,

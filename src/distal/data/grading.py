@@ -29,7 +29,7 @@ from distal.data.values import listed
 from distal.errors import ConfigError, DataError
 from distal.types import DataKind
 
-__all__ = ["GradeOptions", "Numbered", "graded_preferences", "median_grade"]
+__all__ = ["GradeOptions", "Numbered", "every_answer", "graded_preferences", "median_grade"]
 
 Numbered = tuple[int, "Preference | RowProblem"]
 """Source row, and what it yields."""
@@ -80,6 +80,11 @@ class GradeOptions:
         for option, has_no_effect in idle.items():
             if has_no_effect:
                 raise ConfigError(f"{option} has no effect with from_grades={self.method}; leave it out")
+        if self.weights and self.ties != "drop":
+            raise ConfigError(
+                f"grade_ties={self.ties} with grade_weights: the weight is the distance to the threshold, which is 0 "
+                f"for ties; leave one of the two out"
+            )
 
     @property
     def kind(self) -> DataKind:
@@ -119,6 +124,15 @@ def graded_preferences(
         else:
             number += 1
             yield from plan.take(number, source_row, made)
+
+
+def every_answer(rows: Iterable[Mapping[str, object]], form: Format) -> Iterator[Numbered]:
+    """Every answer as a liked one, whatever its grade: which prompts are there, before any grades leave some out."""
+    for source_row, made in _answers(rows, form):
+        if isinstance(made, Answer):
+            yield source_row, Preference(made.prompt, (made.completion,), (True,))
+        else:
+            yield source_row, made
 
 
 def median_grade(
@@ -189,14 +203,27 @@ class _Table:
         self._grades = array("d")
         self._groups = array("q")
         self._numbers: dict[bytes, int] = {}
+        self._n_groups = 0
 
     def add(self, prompt: Text, grade: float) -> None:
+        self._grades.append(grade)
+        self._groups.append(self._group(prompt))
+
+    def _group(self, prompt: Text) -> int:
+        """The number of a prompt; an empty one says nothing of what its answers have in common, and is always new."""
+        turns = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
         written = (
             prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
         )
         key = hashlib.blake2b(written.strip().encode(), digest_size=12).digest()
-        self._grades.append(grade)
-        self._groups.append(self._numbers.setdefault(key, len(self._numbers)))
+        says_something = any(turn.strip() for turn in turns)
+        known = self._numbers.get(key) if says_something else None
+        if known is not None:
+            return known
+        self._n_groups += 1
+        if says_something:
+            self._numbers[key] = self._n_groups - 1
+        return self._n_groups - 1
 
     @property
     def grades(self) -> NDArray[np.float64]:

@@ -108,6 +108,9 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str | None:
             str(name): repr(value) for name, value in settings.items() if not str(name).endswith(_PATHS)
         },
         "special": {str(name): str(token) for name, token in tokenizer.special_tokens_map.items()},
+        # Of a slow tokenizer, the files know nothing of tokens that were added later.
+        "added": {str(number): repr(token) for number, token in tokenizer.added_tokens_decoder.items()},
+        "split_special_tokens": bool(tokenizer.split_special_tokens),
         "ids": [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id],
         "template": tokenizer.chat_template,
     }

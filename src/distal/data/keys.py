@@ -1,15 +1,14 @@
-"""Numbers that stand for prompts: equal where a model would read the same."""
+"""Numbers that stand for prompts: equal where the same is asked."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
 
 from distal.data.schemas import Preference, Text
 
-__all__ = ["group_key", "plain_text", "prompt_key", "prompt_text"]
+__all__ = ["plain_text", "prompt_key", "prompt_text"]
 
 
 def prompt_text(prompt: Text) -> str:
@@ -30,30 +29,18 @@ def plain_text(text: str) -> str:
 
 
 def prompt_key(row: Preference) -> int:
-    """64 bits, equal for prompts that differ in case and white space only.
+    """64 bits, equal for prompts that differ in case, white space and system messages only.
 
     An empty prompt says nothing: then equal completions are what should stay together.
+
+    Example:
+        >>> def key(prompt, answer):
+        ...     return prompt_key(Preference(prompt, (answer,), (True,)))
+        >>> key("Why?", "So.") == key(" why?", "No."), key("", "So.") == key("", "No.")
+        (True, False)
     """
     parts = [plain_text(prompt_text(row.prompt))]
     if not parts[0]:
         parts += sorted(json.dumps(side, sort_keys=True) for side in row.completions)
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def group_key(prompt: str, completions: Iterable[str]) -> int:
-    """64 bits, equal for tokenised rows of the same prompt: a split keeps them on one side.
-
-    An empty prompt says nothing: then equal completions are what should stay together.
-
-    Example:
-        >>> (
-        ...     group_key("Why?", ["So."]) == group_key("Why? ", ["No."]),
-        ...     group_key("", "a") == group_key("", "b"),
-        ... )
-        (True, False)
-    """
-    parts = [prompt.strip()]
-    if not parts[0]:
-        parts += sorted(completions)
-    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "little")

@@ -28,6 +28,7 @@ NEAR = 0.8
 _PIECE = 5
 _HASHES = 128
 _BANDS = 32
+_BLOCK = 4096
 _KEPT_EXAMPLES = 5
 _SHOWN = 200
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -67,7 +68,10 @@ def _signature(text: str) -> NDArray[np.uint32]:
     """Minima of hashes, (128,): the share of equal ones estimates the similarity (standard deviation at most 0.045)."""
     # Multiplying by odd numbers and taking the upper bits is a universal family of hash functions. The least product
     # has the least upper bits, so that only minima need be shifted.
-    return ((_pieces(text)[None, :] * _FACTORS).min(axis=1) >> np.uint64(32)).astype(np.uint32)
+    pieces, least = _pieces(text), np.full(_HASHES, np.iinfo(np.uint64).max, dtype=np.uint64)
+    for start in range(0, len(pieces), _BLOCK):  # all products at once would be a kilobyte for each character
+        np.minimum(least, (pieces[None, start : start + _BLOCK] * _FACTORS).min(axis=1), out=least)
+    return (least >> np.uint64(32)).astype(np.uint32)
 
 
 @dataclass(frozen=True, slots=True)

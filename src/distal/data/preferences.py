@@ -126,7 +126,10 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
 
     @property
     def prompt_keys(self) -> NDArray[np.uint64]:
-        """A number per unit, equal for units of the same prompt; without a prompt, of the same completions."""
+        """A number per unit, equal for units of the same prompt; without a prompt, of the same completions.
+
+        Case, white space and system messages do not tell prompts apart, as in `distal data split` and `check`.
+        """
         return self._store.groups[self._units * self._per_unit]
 
     @property
@@ -225,7 +228,7 @@ class TokenizedPreferences(Dataset[list[TokenRow]]):
     def shuffled_split(
         self, n_or_fraction: int | float, seed: int = 0
     ) -> tuple[TokenizedPreferences, TokenizedPreferences]:
-        """Split into (rest, held out) such that all units of one prompt lie on one side.
+        """Split into (rest, held out) such that all units of one prompt, as `prompt_keys` has it, lie on one side.
 
         Prompts are shuffled and held out one by one until the held-out side has as many units as asked for;
         with the last prompt it may have a few more. Units without a prompt go together where their

@@ -10,6 +10,7 @@ from distal.data.schemas import ANSWER_MARK, USER_MARK, Conversation, Text
 
 __all__ = [
     "prompt_beside_messages",
+    "says",
     "shared_messages",
     "shared_transcript",
     "split_answer",
@@ -101,9 +102,25 @@ def split_answer(conversation: Conversation, column: str) -> tuple[Conversation,
 def prompt_beside_messages(prompt: str, completion: Conversation) -> tuple[Conversation, Conversation]:
     """Turn a prompt string into a message, unless the conversation repeats it as its own beginning."""
     first_answer = next((i for i, turn in enumerate(completion) if turn["role"] == "assistant"), 0)
-    if user_turn(prompt)[0] in completion[:first_answer]:
+    if says(completion[:first_answer], prompt):
         return completion[:first_answer], completion[first_answer:]
     return user_turn(prompt), completion
+
+
+def says(conversation: Conversation, prompt: str) -> bool:
+    """Whether a turn of the user, or a system message, is the prompt but for white space around it.
+
+    Example:
+        >>> (
+        ...     says([{"role": "user", "content": "Why?"}], "Why? "),
+        ...     says([{"role": "user", "content": "Why?"}], "Who?"),
+        ... )
+        (True, False)
+    """
+    return any(
+        turn["role"] in ("user", "system") and turn["content"].strip() == prompt.strip()
+        for turn in conversation
+    )
 
 
 def without_prompt(prompt: Text, completion: Text) -> Text:

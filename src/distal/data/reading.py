@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast
 from distal.data.files import Row
 from distal.data.formats import COLUMNS, Format, find_format
 from distal.data.formats.base import Made, attempt
-from distal.data.grading import GradeOptions, graded_preferences, median_grade
+from distal.data.grading import GradeOptions, every_answer, graded_preferences, median_grade
 from distal.data.identity import Content
 from distal.data.loading import DataLike, RawRows, open_rows
 from distal.data.places import placed, read_placed
@@ -75,6 +75,8 @@ class PreferenceSource:
         rows_seen: rows of the source that the last pass of `items` has read.
         content: tells the rows of the source from any others; None for rows in memory.
         median: reads the median of all grades, where that is what answers are liked above; else None.
+        ungraded: yields all graded answers, liked one and all, whatever becomes of them by their grades; None for
+            other formats.
     """
 
     name: str
@@ -88,6 +90,7 @@ class PreferenceSource:
     rows_seen: Callable[[], int] = lambda: 0
     content: Content | None = None
     median: Callable[[], float | None] = lambda: None
+    ungraded: Callable[[], Iterator[tuple[int, Item]]] | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Preference | RowProblem]]:
         """Every preference, and every problem, with its source row."""
@@ -147,6 +150,7 @@ def open_preferences(
         rows_seen=lambda: counter.seen,
         content=raw.content,
         median=lambda: grades and median_grade(opened.rows(form.columns), form, grades, raw.name),
+        ungraded=None if grades is None else lambda: every_answer(opened.rows(form.columns), form),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from distal.data.keys import prompt_key
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference, Text, has_other_turn
 from distal.data.turns import LossOn, Span, Turns, marks_generation, not_a_prefix, transcript_turns
@@ -18,6 +19,9 @@ __all__ = ["Rendered", "Spans", "prompt_as_text", "render"]
 
 Spans = tuple[Span, ...] | None
 """Stretches of a whole text that are scored; None for everything behind the prompt."""
+
+_RAISED_BY_TEMPLATES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What Python raises where a template does with a message what cannot be done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Rendered:
         remarks: keys of `distal.data.reasons.NOTED` that hold for this row.
         spans: for each completion, the characters of prompt + completion that are scored.
         weight: how much the row counts; None where it does not say.
+        prompt_key: equal for rows of the same prompt, before any template has written it.
     """
 
     source_row: int
@@ -43,6 +48,7 @@ class Rendered:
     remarks: tuple[str, ...] = ()
     spans: tuple[Spans, ...] = ()
     weight: float | None = None
+    prompt_key: int = 0
 
     def __post_init__(self) -> None:
         if not self.spans:
@@ -73,10 +79,11 @@ def render(
     others = any(map(has_other_turn, row.completions))
     remark = "user_turn_in_completion" if loss_on == "completion" else "other_turn_not_scored"
     remarks = (*row.remarks, remark) if others else row.remarks
+    key = prompt_key(row)
     if isinstance(row.prompt, str):
         texts = tuple(text for text in row.completions if isinstance(text, str))
         spans = tuple(_plain_spans(row.prompt, text, loss_on) for text in texts)
-        return Rendered(source_row, row.prompt, texts, row.desirable, False, remarks, spans, row.weight)
+        return Rendered(source_row, row.prompt, texts, row.desirable, False, remarks, spans, row.weight, key)
     if not tokenizer.chat_template:
         raise DataError(
             f"{name}: row {source_row} is a conversation, but the tokenizer has no chat template; give one as a "
@@ -95,7 +102,7 @@ def render(
             "the chat template writes both sides alike, although their messages differ",
             "see what the template leaves out (thoughts, say), or remove the row",
         )
-    return Rendered(source_row, prompt, completions, row.desirable, True, remarks, found, row.weight)
+    return Rendered(source_row, prompt, completions, row.desirable, True, remarks, found, row.weight, key)
 
 
 def prompt_as_text(tokenizer: PreTrainedTokenizerBase, row: Preference) -> str:
@@ -108,6 +115,12 @@ def prompt_as_text(tokenizer: PreTrainedTokenizerBase, row: Preference) -> str:
     if isinstance(row.prompt, str):
         return row.prompt
     return _Writer(tokenizer, row, "the prompt").write(row.prompt, generate=True)
+
+
+def _told(error: Exception) -> str:
+    """What a template raised; a missing key, for one, is only named."""
+    told = str(error)
+    return told if told and not isinstance(error, LookupError) else f"{type(error).__name__}({told})"
 
 
 def _plain_spans(prompt: str, completion: str, loss_on: LossOn) -> Spans:
@@ -160,13 +173,15 @@ class _Writer:
                 if marked
                 else turns.by_prefix(loss_on)
             )
-        last = conversation[-1]["content"].strip()
-        added = bool(last) and whole.endswith(last)
-        end = len(whole)
+        last, eos = conversation[-1]["content"].strip(), str(self.tokenizer.eos_token)
+        bare, end = whole.rstrip(), len(whole)  # many templates put a line break behind every turn
+        added = bool(last) and bare.endswith(last) and not bare.endswith(eos)
         if added:
-            whole += str(self.tokenizer.eos_token)
+            whole += eos
             if spans and spans[-1][1] == end:
                 spans[-1] = (spans[-1][0], len(whole))
+            elif spans and spans[-1][1] >= len(bare):
+                spans.append((end, len(whole)))
         found = None if spans is None else _unless_all(spans, len(prompt), len(whole))
         return whole[len(prompt) :], found, added
 
@@ -184,6 +199,12 @@ class _Writer:
         import jinja2
 
         if not conversation:
+            if generate:
+                raise RowProblem(
+                    "template_refused",
+                    "the prompt holds no message, without which a chat template does not begin a conversation",
+                    "give the user's message, or remove the row",
+                )
             return ""
         try:
             text = self.tokenizer.apply_chat_template(
@@ -198,11 +219,11 @@ class _Writer:
                 f"the chat template of the tokenizer is not valid Jinja: {error.message} (line {error.lineno} of the "
                 "template); mend it, or give another (--chat-template FILE)"
             ) from error
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except (jinja2.TemplateError, *_RAISED_BY_TEMPLATES) as error:
             roles = ", ".join(turn["role"] for turn in conversation)
             raise RowProblem(
                 "template_refused",
-                f"the chat template refuses the roles {roles}: {error}",
+                f"the chat template refuses the roles {roles}: {_told(error)}",
                 "mend the order of the messages, or remove the row",
             ) from error
         return cast(str, text)

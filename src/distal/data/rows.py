@@ -9,7 +9,10 @@ from typing import Any
 from distal.data.schemas import Preference
 from distal.errors import DataError
 
-__all__ = ["check_for_table", "trl_row"]
+__all__ = ["OPTIONAL_COLUMNS", "check_for_table", "trl_row"]
+
+OPTIONAL_COLUMNS = ("tools", "chat_template_kwargs", "weight")
+"""Columns that some rows have and others do not."""
 
 _MESSAGE = {"role", "content"}
 

@@ -22,7 +22,8 @@ class Encoding:
     Attributes:
         prompt: ids of the prompt, special tokens in front included; at least one.
         completion: ids of the completion with its end-of-text token; empty when the completion has no text.
-        n_start: how many leading ids of the prompt are special tokens put there by the tokenizer.
+        n_start: how many leading ids of the prompt are special tokens that begin any text, put there by the tokenizer
+            or, as the begin-of-text token, by the chat template.
         merged: the tokenizer joins the end of the prompt with the completion; the joint token is in
             `completion`.
         cut_at_eos: the completion ran on behind an end-of-text token, and was cut there.
@@ -121,6 +122,8 @@ class Encoder:
             if mask is not None:  # an end that is put there belongs to what it ends
                 mask = [*mask, *mask[-1:]][: self._end(tail) + 1]
             tail, cut_at_eos = self._with_one_end(tail)
+        elif self._bos is not None and head[:1] == [self._bos]:
+            n_start = 1
         if not head:
             head, n_start = [self._first_token()], 1
         return Encoding(head, tail, n_start, merged, cut_at_eos, mask)

@@ -28,7 +28,7 @@ def fit(
         sides: chosen and rejected, or the one completion, with its prompt.
         max_length: tokens that a row may have; None for no limit.
         truncation: "drop" and "error" refuse the unit; "truncate_prompt" keeps the end of the prompt (and the
-            special tokens in front of it), the same end on both sides; "truncate_completion" keeps the
+            special tokens in front of it), from the same token on both sides; "truncate_completion" keeps the
             beginning of the completion, which then has no end-of-text token.
 
     Returns:
@@ -68,14 +68,19 @@ def _cut_prompt(sides: Sequence[Encoding], max_length: int) -> Sides:
             f"max_length={max_length}",
             "raise max_length",
         )
-    cut: Sides = []
-    for side in sides:
-        n_body = len(side.prompt) - side.n_start
-        n_end = min(n_body, max(1, room - side.n_start))
-        whole = len(side.prompt) <= room
-        kept = side.prompt if whole else side.prompt[: room - n_end] + side.prompt[len(side.prompt) - n_end :]
-        cut.append(replace(side, prompt=kept))
-    return cut
+    # Tokens are counted from the front, once for both sides: where one of them merges the end of the prompt with its
+    # completion, counting from the end would not begin at the same token.
+    n_gone = max(len(side.prompt) + len(side.completion) for side in sides) - max_length
+    bodies = [side.prompt[side.n_start :] for side in sides]
+    bodies = [body[min(n_gone, max(0, len(body) - 1)) :] for body in bodies]
+    n_left = min(
+        max_length - len(side.completion) - len(body) for side, body in zip(sides, bodies, strict=True)
+    )
+    return [
+        # What is merged away altogether leaves special tokens alone.
+        replace(side, prompt=side.prompt[: min(side.n_start, n_left if body else max(1, n_left))] + body)
+        for side, body in zip(sides, bodies, strict=True)
+    ]
 
 
 def _cut_completion(sides: Sequence[Encoding], max_length: int) -> Sides:

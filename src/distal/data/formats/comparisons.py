@@ -7,7 +7,7 @@ from typing import Any
 
 from distal.data import fields
 from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one, pair, sample
-from distal.data.formats.trl import read_explicit
+from distal.data.formats.trl import EXTRAS, read_explicit
 from distal.data.prompts import user_turn
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference
@@ -120,7 +120,7 @@ FORMATS = (
         name="tulu3-preference",
         title="Tulu 3 preference mixture: id, source, prompt, chosen, rejected",
         kind="paired",
-        columns=frozenset({"prompt", "chosen", "rejected"}),
+        columns=frozenset({"prompt", "chosen", "rejected"}) | EXTRAS,
         recognise=has(
             "id", "source", "prompt", "chosen", "rejected", where=lambda row: isinstance(row["chosen"], list)
         ),

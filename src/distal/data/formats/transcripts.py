@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from distal.data import fields
 from distal.data.formats.base import Format, Made, Origin, Row, has, one, pair
 from distal.data.formats.graded import graded_answer
-from distal.data.formats.trl import read_implicit
+from distal.data.formats.trl import EXTRAS, read_implicit
 from distal.data.prompts import transcript_turns
 from distal.data.reasons import RowProblem
 from distal.data.schemas import USER_MARK, Preference
@@ -91,7 +91,7 @@ FORMATS = (
         name="hh-rlhf",
         title="HH-RLHF transcripts: chosen, rejected",
         kind="paired",
-        columns=frozenset({"chosen", "rejected"}),
+        columns=frozenset({"chosen", "rejected"}) | EXTRAS,
         recognise=has("chosen", "rejected", where=_is_transcript),
         read=one(read_implicit),
         origin=Origin("Bai et al. 2022, arXiv 2204.05862", "MIT"),

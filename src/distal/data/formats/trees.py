@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from distal.data import fields
@@ -20,23 +21,43 @@ _DEPTH = 200
 """Messages in one line of a tree; real ones have less than twenty."""
 
 
-def _threads(row: Row) -> Iterator[tuple[Conversation, list[Row]]]:
-    """Every conversation that ends with the user, with the replies to it."""
-    open_threads: list[tuple[Row, Conversation]] = [
-        (fields.mapping(fields.value(row, "prompt", "give the first message of the tree"), "prompt"), [])
-    ]
+def _threads(row: Row) -> Iterator[tuple[Conversation, list[Row]] | RowProblem]:
+    """Every conversation that ends with the user, with the replies to it; messages that cannot be read as problems.
+
+    What replies to such a message is lost with it, and nothing else.
+    """
+    root = fields.mapping(fields.value(row, "prompt", "give the first message of the tree"), "prompt")
+    fields.list_of(root, "replies", "messages")  # without them, the row is no tree
+    open_threads: list[tuple[Row, Conversation]] = [(root, [_turn(root)])]
     while open_threads:
-        message, before = open_threads.pop()
-        if len(before) >= _DEPTH:
+        message, thread = open_threads.pop()
+        if len(thread) > _DEPTH:
             raise RowProblem("bad_type", f"the tree is more than {_DEPTH} messages deep", "cut the tree")
-        thread = [*before, _turn(message)]
-        replies = [
-            fields.mapping(reply, "replies[]") for reply in fields.list_of(message, "replies", "messages")
-        ]
-        replies = [reply for reply in replies if not reply.get("deleted")]
+        replies: list[tuple[Row, Conversation]] = []
+        for found in _replies(message):
+            if isinstance(found, RowProblem):
+                yield found
+            else:
+                replies.append((found[0], [*thread, found[1]]))
         if thread[-1]["role"] == "user":
-            yield thread, [reply for reply in replies if reply.get("role") == "assistant"]
-        open_threads += reversed([(reply, thread) for reply in replies])
+            yield thread, [reply for reply, longer in replies if longer[-1]["role"] == "assistant"]
+        open_threads += reversed(replies)
+
+
+def _replies(message: Row) -> Iterator[tuple[Row, dict[str, Any]] | RowProblem]:
+    """The replies to a message that were not deleted, each with its turn."""
+    try:
+        found = fields.list_of(message, "replies", "messages")
+    except RowProblem as problem:
+        yield problem
+        return
+    for item in found:
+        try:
+            reply = fields.mapping(item, "replies[]")
+            if not reply.get("deleted"):
+                yield reply, _turn(reply)
+        except RowProblem as problem:
+            yield problem
 
 
 def _turn(message: Row) -> dict[str, Any]:
@@ -59,42 +80,53 @@ def _made(parts: Iterator[Callable[[], Made]], nothing: str) -> Iterator[Made]:
 
 def _read_ranks(row: Row) -> Iterator[Made]:
     def pairs() -> Iterator[Callable[[], Made]]:
-        for thread, replies in _threads(row):
-            ranked = sorted(
-                (fields.number(reply, "rank"), place, _turn(reply))
-                for place, reply in enumerate(replies)
-                if reply.get("rank") is not None
-            )
+        for found in _threads(row):
+            if isinstance(found, RowProblem):
+                yield partial(_refused, found)
+                continue
+            thread, replies = found
+            ranked: list[tuple[float, int, dict[str, Any]]] = []
+            for place, reply in enumerate(replies):
+                try:
+                    if reply.get("rank") is not None:
+                        ranked.append((fields.number(reply, "rank"), place, _turn(reply)))
+                except RowProblem as problem:
+                    yield partial(_refused, problem)
+            ranked.sort(key=lambda item: item[:2])
             for first, (rank, _, better) in enumerate(ranked):
                 for other, _, worse in ranked[first + 1 :]:
                     if rank < other:
-                        yield _pair(thread, better, worse)
+                        yield partial(pair, thread, [better], [worse])
 
     return _made(pairs(), "no two replies to one message are ranked")
 
 
-def _pair(thread: Conversation, better: dict[str, Any], worse: dict[str, Any]) -> Callable[[], Made]:
-    return lambda: pair(thread, [better], [worse])
+def _refused(problem: RowProblem) -> Made:
+    return problem
 
 
 def _read_votes(row: Row) -> Iterator[Made]:
     def samples() -> Iterator[Callable[[], Made]]:
-        for thread, replies in _threads(row):
+        for found in _threads(row):
+            if isinstance(found, RowProblem):
+                yield partial(_refused, found)
+                continue
+            thread, replies = found
             for reply in replies:
-                emojis = fields.mapping(reply.get("emojis") or {}, "emojis")
-                votes = _count(emojis, "+1") - _count(emojis, "-1")
+                try:
+                    emojis = fields.mapping(reply.get("emojis") or {}, "emojis")
+                    votes = _count(emojis, "+1") - _count(emojis, "-1")
+                except RowProblem as problem:
+                    yield partial(_refused, problem)
+                    continue
                 if votes:
-                    yield _sample(thread, _turn(reply), votes > 0)
+                    yield partial(sample, thread, [_turn(reply)], votes > 0)
 
     return _made(samples(), "no reply has more votes for it than against it, or the reverse")
 
 
 def _count(emojis: Row, name: str) -> float:
     return fields.number(emojis, name, f"emojis.{name}") if emojis.get(name) is not None else 0
-
-
-def _sample(thread: Conversation, reply: dict[str, Any], liked: bool) -> Callable[[], Made]:
-    return lambda: sample(thread, [reply], liked)
 
 
 def _gather(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:

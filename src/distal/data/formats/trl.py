@@ -6,13 +6,15 @@ from typing import cast
 
 from distal.data import fields
 from distal.data.formats.base import Format, Origin, Row, has, one, pair, sample
-from distal.data.prompts import shared_messages, shared_transcript
+from distal.data.prompts import says, shared_messages, shared_transcript, user_turn
 from distal.data.reasons import RowProblem
 from distal.data.schemas import Conversation, Preference
 
-__all__ = ["FORMATS", "read_explicit", "read_implicit", "read_unpaired"]
+__all__ = ["EXTRAS", "FORMATS", "read_explicit", "read_implicit", "read_unpaired"]
 
-_EXTRAS = frozenset({"tools", "chat_template_kwargs", "weight"})
+EXTRAS = frozenset({"tools", "chat_template_kwargs", "weight"})
+"""Columns that these readers look at where a row has them; formats that read by them list these."""
+
 _ORIGIN = Origin("TRL's dataset formats, https://huggingface.co/docs/trl/dataset_formats")
 
 
@@ -20,10 +22,14 @@ def read_explicit(row: Row) -> Preference:
     """A row of prompt, chosen and rejected."""
     prompt, chosen, rejected = (fields.text(row, column) for column in ("prompt", "chosen", "rejected"))
     if isinstance(prompt, str) and isinstance(chosen, list) and isinstance(rejected, list):
-        # Some sets keep the first question as a string beside two whole conversations that repeat it.
+        # Some sets keep the first question as a string beside two whole conversations that repeat it, others beside
+        # two that begin with the answer to it. What begins with another question is refused further on.
         shared = shared_messages(chosen, rejected)
-        if shared:
-            prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        beginning = chosen[:shared]
+        repeated = not prompt.strip() or says(beginning, prompt)
+        if shared and (repeated or beginning[0]["role"] == "assistant"):
+            prompt = beginning if repeated else [*user_turn(prompt), *beginning]
+            chosen, rejected = chosen[shared:], rejected[shared:]
     return pair(prompt, chosen, rejected, **fields.extras(row), **fields.weight(row))
 
 
@@ -60,7 +66,7 @@ FORMATS = (
         name="paired",
         title="pairs: prompt, chosen, rejected",
         kind="paired",
-        columns=frozenset({"prompt", "chosen", "rejected"}) | _EXTRAS,
+        columns=frozenset({"prompt", "chosen", "rejected"}) | EXTRAS,
         recognise=has("prompt", "chosen", "rejected"),
         read=one(read_explicit),
         origin=_ORIGIN,
@@ -69,7 +75,7 @@ FORMATS = (
         name="paired-implicit",
         title="pairs whose prompt is the shared beginning: chosen, rejected",
         kind="paired",
-        columns=frozenset({"chosen", "rejected"}) | _EXTRAS,
+        columns=frozenset({"chosen", "rejected"}) | EXTRAS,
         recognise=has("chosen", "rejected"),
         read=one(read_implicit),
         origin=_ORIGIN,
@@ -78,7 +84,7 @@ FORMATS = (
         name="unpaired",
         title="judged answers: prompt, completion, label",
         kind="unpaired",
-        columns=frozenset({"prompt", "completion", "label"}) | _EXTRAS,
+        columns=frozenset({"prompt", "completion", "label"}) | EXTRAS,
         recognise=has("prompt", "completion", "label"),
         read=one(read_unpaired),
         origin=_ORIGIN,

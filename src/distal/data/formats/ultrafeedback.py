@@ -8,7 +8,7 @@ from dataclasses import replace
 from distal.data import fields
 from distal.data.formats.base import Format, Made, Origin, Row, attempt, has, one
 from distal.data.formats.graded import graded_answer
-from distal.data.formats.trl import read_explicit, read_implicit
+from distal.data.formats.trl import EXTRAS, read_explicit, read_implicit
 from distal.data.schemas import Preference
 
 __all__ = ["FORMATS"]
@@ -71,6 +71,8 @@ def _read_pair(row: Row) -> Preference:
 
 
 def _read_two(row: Row) -> Iterator[Made]:
+    # Answers have no weights and no tools: what is wrong with these of a pair is nothing to them.
+    row = {column: value for column, value in row.items() if column not in EXTRAS}
     preference = (read_explicit if "prompt" in row else read_implicit)(row)
     scores = _scores_of(row) or {}
     for side, completion in zip(("score_chosen", "score_rejected"), preference.completions, strict=True):
@@ -96,7 +98,7 @@ FORMATS = (
         name="ultrafeedback-binarized",
         title="pairs with scores: chosen, rejected, score_chosen, score_rejected",
         kind="paired",
-        columns=_BINARIZED_COLUMNS,
+        columns=_BINARIZED_COLUMNS | EXTRAS,
         recognise=_recognise_binarized,
         read=one(_read_pair),
         note="the scores of both sides can be used as grades: format ultrafeedback-binarized-graded",
