@@ -281,7 +281,7 @@ def test_without_the_extra(benchmarks: Run, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     result = benchmarks("--json")
     assert result.exit_code == 2
-    assert "pip install 'distal[benchmarks]'" in result.stderr
+    assert "pip install 'lm-eval>=0.4.13'" in result.stderr
 
 
 def test_an_output_that_cannot_be_a_folder(benchmarks: Run, tmp_path: Path) -> None:

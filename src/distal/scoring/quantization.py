@@ -35,7 +35,7 @@ QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
 
 _MISSING = (
     "quantization needs bitsandbytes, which is not installed: "
-    'pip install "distal[quantized]", or leave quantization out.'
+    "pip install 'bitsandbytes>=0.48', or leave quantization out."
 )
 
 

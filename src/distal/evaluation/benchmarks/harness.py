@@ -38,7 +38,7 @@ def harness_version() -> str:
         why = "is not installed" if missing else f"cannot be used ({error})"
         raise ConfigError(
             f"benchmarks are run by lm-evaluation-harness, which {why}; install it with: "
-            "pip install 'distal[benchmarks]'"
+            "pip install 'lm-eval>=0.4.13'"
         ) from error
 
 
