@@ -53,6 +53,7 @@ def draw(n: int, a: float, random: torch.Generator) -> tuple[Tensor, Tensor]:
 def rejections(n: int, a: float, order: Order, method: str, repetitions: int) -> float:
     """Share of repetitions in which dominance is declared."""
     random, count = generator(n), 0
+    bootstrap = method == "bootstrap"
     for seed in range(repetitions):
         u, v = draw(n, a, random)
         count += dominance_test(
@@ -62,8 +63,8 @@ def rejections(n: int, a: float, order: Order, method: str, repetitions: int) ->
             LEVEL,
             threshold=THRESHOLD,
             method=method,  # pyright: ignore[reportArgumentType]
-            resamples=RESAMPLES,
-            seed=seed,
+            resamples=RESAMPLES if bootstrap else None,
+            seed=seed if bootstrap else None,
         ).dominates
     return count / repetitions
 

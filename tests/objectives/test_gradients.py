@@ -40,11 +40,11 @@ def check(objective: Objective, scores: SequenceScores) -> None:
     torch.testing.assert_close(gradient(objective, scores), numerical, rtol=HIGH, atol=LOW)
 
 
-def check_along_a_line(objective: Objective, scores: SequenceScores) -> None:
+def check_along_a_line(objective: Objective, scores: SequenceScores, step: float = 1e-3) -> None:
     """The same in one random direction, which meets every coefficient."""
     at, direction = policy(scores), normal(policy(scores).numel(), seed=17)
     numerical = fourth_order_difference(
-        lambda t: loss_of(objective, scores, at + t * direction), torch.zeros(1, dtype=torch.float64)
+        lambda t: loss_of(objective, scores, at + t * direction), torch.zeros(1, dtype=torch.float64), step
     )
     along = (gradient(objective, scores) * direction).sum()[None]
     torch.testing.assert_close(along, numerical, rtol=HIGH, atol=LOW)
@@ -138,9 +138,9 @@ def by_hand(
         else (scores.reward_chosen, scores.reward_rejected)
     )
     n, h = u.numel(), SmoothedCost(COSTS[cost], smoothing)
-    groups = sort_groups(n, n, group or n, seed=0, paired=scores.paired)
+    one = torch.ones(n, dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
-    for i, j in groups:
+    for _, i, j, *_ in sort_groups(one, one, group or n, seed=0, paired=scores.paired):
         if sort == "hard":
             ordered = u[i].sort().values, v[j].sort().values
         else:
@@ -169,4 +169,5 @@ def test_of_every_combination_at_second_order(
     name: str, cost: str, sort: str, smoothing: float, group: int | None
 ):
     options = {**NAMED[cost], **SORTS[sort], "label_smoothing": smoothing, "sort_group": group}
-    check_along_a_line(get_objective(name, **options), random_pairs(5, seed=11))
+    # A hinge has a kink at each of hundreds of nodes, so the step is small and the difference less exact.
+    check_along_a_line(get_objective(name, **options), random_pairs(5, seed=11), step=1e-6)

@@ -66,6 +66,20 @@ def test_weights_count_as_copies():
         torch.testing.assert_close(get_objective(name)(weighted).loss, get_objective(name)(full).loss)
 
 
+def test_mismatched_rewards_come_with_pairs_and_samples():
+    scores, rewards = torch.zeros(2), torch.tensor([1.0, 4.0, 1.0])
+    labels = torch.tensor([True, False])
+    objective = get_objective("kto", beta=1.0, kl_baseline="mismatched")
+    for built in (
+        SequenceScores.from_pairs(scores, scores, scores, scores, mismatched_rewards=rewards),
+        SequenceScores.from_samples(scores, scores, labels, mismatched_rewards=rewards),
+    ):
+        output = objective(built)
+        assert float(output.metrics["kl_baseline"]) == 2.0
+        # Rewards of 0 on both sides: the mean of sigma(2) and sigma(-2).
+        assert output.loss.item() == pytest.approx(0.5)
+
+
 def test_mismatched_baseline_needs_its_rewards():
     with pytest.raises(ValueError, match="kl_baseline='mismatched' needs SequenceScores.mismatched_rewards"):
         get_objective("kto", kl_baseline="mismatched")(random_samples(2, 2))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -144,6 +146,84 @@ def test_groups_of_uneven_size_weigh_by_their_samples():
     torch.testing.assert_close(get_objective("aot", sort_group=4, sort_group_seed=4)(scores).loss, expected)
 
 
+weights_of_side = st.lists(st.integers(0, 4), min_size=9, max_size=9)
+
+
+@each_cost
+@given(
+    counts=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    weights=st.one_of(st.none(), st.tuples(weights_of_side, weights_of_side)),
+    size=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_groups_never_lower_the_loss_of_unequal_counts_and_weights(
+    cost: Cost, counts: tuple[int, int], weights: tuple[list[int], list[int]] | None, size: int, seed: int
+):
+    scores = random_samples(*counts, seed=seed)
+    if weights is not None:
+        # A third more than whole numbers, so that cuts fall between digits.
+        a, b = (torch.tensor(w[:k]).double() / 3 + 0.1 for w, k in zip(weights, counts, strict=True))
+        scores = replace(scores, chosen_weights=a, rejected_weights=b)
+    options = {"cost": cost, "sort_group": size, "sort_group_seed": seed}
+    whole = get_objective("aot_unpaired", cost=cost)(scores).loss
+    grouped = get_objective("aot_unpaired", **options)(scores).loss
+    assert grouped >= whole - 1e-12 * (1 + whole.abs())
+
+
+@given(
+    counts=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    weights=st.one_of(st.none(), st.tuples(weights_of_side, weights_of_side)),
+    size=st.integers(1, 4),
+)
+def test_coefficients_in_groups_are_as_the_weights(
+    counts: tuple[int, int], weights: tuple[list[int], list[int]] | None, size: int
+):
+    """Under a cost of slope -1 everywhere a sample's coefficient is its share of the law, in whichever groups it is."""
+    scores = random_samples(*counts)
+    a, b = (torch.ones(k, dtype=torch.float64) for k in counts)
+    if weights is not None:
+        a, b = (torch.tensor(w[:k]).double() for w, k in zip(weights, counts, strict=True))
+        a[0], b[0] = a[0] + 1, b[0] + 1
+        scores = replace(scores, chosen_weights=a, rejected_weights=b)
+    loss = get_objective("aot_unpaired", cost=lambda gap: -gap, sort_group=size)(scores).loss
+    on_u, on_v = torch.autograd.grad(loss, (scores.policy_chosen, scores.policy_rejected))
+    torch.testing.assert_close(on_u, -a / a.sum(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(on_v, b / b.sum(), rtol=1e-12, atol=0)
+
+
+def test_unequal_counts_in_groups_by_hand():
+    # Two groups of u = (0, 3): one each. Of three v the middle one of the draw is cut in halves.
+    u, v = torch.tensor([0.0, 3.0]), torch.tensor([1.0, 2.0, 4.0])
+    zero = torch.zeros(2), torch.zeros(3)
+    found = {
+        get_objective("aot_unpaired", cost=torch.square, sort_group=1, sort_group_seed=seed)(
+            SequenceScores(u, v, *zero)
+        ).loss.item()
+        for seed in range(60)
+    }
+    # Each group holds a whole v with weight 2/3 and the halved one with 1/3.
+    expected = set[float]()
+    for first, cut, last in permutations(v.tolist()):
+        costs = ((2 * (x - w) ** 2 + (x - cut) ** 2) / 3 for x, w in ((0.0, first), (3.0, last)))
+        expected.add(sum(costs) / 2)
+    assert sorted(found) == pytest.approx(sorted(expected))
+
+
+def test_a_heavy_sample_enters_several_groups_by_hand():
+    # Of u = (0, 3) with weights 3 and 1 the first fills one of two groups, and half of the other.
+    u, v, weights = torch.tensor([0.0, 3.0]), torch.tensor([1.0, 4.0]), torch.tensor([3.0, 1.0])
+    zero = torch.zeros(2)
+    scores = SequenceScores(u, v, zero, zero, chosen_weights=weights, rejected_weights=torch.full((2,), 5.0))
+    found = {
+        get_objective("aot_unpaired", cost=torch.square, sort_group=1, sort_group_seed=seed)(
+            scores
+        ).loss.item()
+        for seed in range(30)
+    }
+    expected = {(w**2 + (x**2 + (3 - x) ** 2) / 2) / 2 for w, x in ((1.0, 4.0), (4.0, 1.0))}
+    assert sorted(found) == pytest.approx(sorted(expected))
+
+
 def test_unequal_counts_split_both_sides():
     scores = random_samples(6, 13)
     loss = get_objective("aot_unpaired", sort_group=2)(scores).loss
@@ -282,6 +362,66 @@ def test_bad_weights_of_levels(weighting: object):
         get_objective("aot", quantile_weighting=weighting)(random_pairs(9))
 
 
+# --- ties ---------------------------------------------------------------------------------------------------
+
+
+TIED: list[tuple[str, dict[str, object]]] = [
+    ("aot2_unpaired", {}),
+    ("aot2_unpaired", {"cost": "squared_hinge", "margin": 1.0, "sort_group": 9}),
+    ("aot_unpaired", {"quantile_weighting": [0.0, 0.25]}),
+    ("aot_unpaired", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), TIED)
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 5)])
+def test_before_the_first_step_all_samples_of_a_side_are_treated_alike(
+    name: str, options: dict[str, object], n: int, m: int
+):
+    reference = random_samples(n, m)
+    policy = [
+        x.detach().clone().requires_grad_()
+        for x in (reference.reference_chosen, reference.reference_rejected)
+    ]
+    scores = SequenceScores(policy[0], policy[1], reference.reference_chosen, reference.reference_rejected)
+    on_u, on_v = torch.autograd.grad(get_objective(name, **options)(scores).loss, policy)
+    assert on_u[0] < 0
+    torch.testing.assert_close(on_u, on_u[:1].expand(n), rtol=1e-12, atol=0)
+    torch.testing.assert_close(on_v, on_v[:1].expand(m), rtol=1e-12, atol=0)
+    torch.testing.assert_close(on_v.sum(), -on_u.sum())
+
+
+def test_tied_samples_share_their_coefficients_by_weight():
+    # u = 0, 0, 3 with weights 1, 3, 4 against v = 1, 5, half each: both tied u meet v = 1, whose slope is 2 (0 - 1).
+    u = torch.tensor([0.0, 3.0, 0.0], requires_grad=True)
+    v = torch.tensor([1.0, 5.0])
+    weights = torch.tensor([1.0, 4.0, 3.0]), torch.tensor([1.0, 1.0])
+    for order in (slice(None), [2, 1, 0]):
+        scores = SequenceScores(
+            u[order],
+            v,
+            torch.zeros(3),
+            torch.zeros(2),
+            chosen_weights=weights[0][order],
+            rejected_weights=weights[1],
+        )
+        loss = get_objective("aot_unpaired", cost=torch.square)(scores).loss
+        assert torch.autograd.grad(loss, u)[0].tolist() == pytest.approx([-2 / 8, -4 * 4 / 8, -6 / 8])
+    # Against v = -1, 1, 5 with weights 1, 3, 4 the tied meet both -1 and 1: (2 * 1 * 1 - 2 * 1 * 3) / 8 between them.
+    weights, v = (weights[0], torch.tensor([1.0, 3.0, 4.0])), torch.tensor([-1.0, 1.0, 5.0])
+    for order in (slice(None), [2, 1, 0]):
+        scores = SequenceScores(
+            u[order],
+            v,
+            torch.zeros(3),
+            torch.zeros(3),
+            chosen_weights=weights[0][order],
+            rejected_weights=weights[1],
+        )
+        loss = get_objective("aot_unpaired", cost=torch.square)(scores).loss
+        assert torch.autograd.grad(loss, u)[0].tolist() == pytest.approx([-0.5 / 4, -4 * 4 / 8, -0.5 * 3 / 4])
+
+
 # --- second order -------------------------------------------------------------------------------------------
 
 
@@ -298,6 +438,36 @@ def test_second_order_is_the_integral_of_the_cost_of_the_integrated_gap(cost: st
     integrated = (gap.cumsum(0) - gap / 2) / count
     loss = get_objective("aot2_unpaired", cost=COSTS[cost])(scores).loss
     torch.testing.assert_close(loss, COSTS[cost](integrated).mean(), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("copies", [1, 3, 40])
+@pytest.mark.parametrize("distance", [-50.0, 0.4, 50.0, 500.0])
+def test_second_order_of_one_pair_is_an_integral_whatever_the_number_of_copies(distance: float, copies: int):
+    """For one pair D(t) = t (u - v): loss and force by SciPy's adaptive quadrature."""
+    quad = pytest.importorskip("scipy.integrate").quad
+    knee = [k / abs(distance) for k in (1, 3, 10, 40) if k < abs(distance)]  # where the cost bends
+
+    def integral(function: Callable[[float], float]) -> float:
+        return quad(function, 0, 1, points=knee or None, limit=200)[0]
+
+    zero = torch.zeros(copies, dtype=torch.float64)
+    margins = torch.full_like(zero, distance).requires_grad_()
+    loss = get_objective("aot2", beta=1.0)(SequenceScores.from_pairs(margins, zero, zero, zero)).loss
+    (gradient,) = torch.autograd.grad(loss, margins)
+    expected = integral(lambda t: float(np.logaddexp(0, -distance * t)))
+    force = integral(lambda t: -t * float(np.exp(-np.logaddexp(0, distance * t))))
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert gradient.sum().item() == pytest.approx(force, rel=1e-3)
+
+
+def test_second_order_of_a_few_samples_is_that_of_many_copies():
+    scores = random_samples(2, 3, seed=4, scale=30)
+    sides = scores.policy_chosen, scores.policy_rejected, scores.reference_chosen, scores.reference_rejected
+    many = SequenceScores(*(side.repeat_interleave(64) for side in sides))
+    losses = [get_objective("aot2_unpaired", beta=1.0)(x).loss for x in (scores, many)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-4)
+    gradients = [torch.cat(torch.autograd.grad(loss, sides[:2])) for loss in losses]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
 
 
 def test_second_order_hinge_vanishes_exactly_at_second_order_dominance():

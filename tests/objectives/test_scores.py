@@ -96,6 +96,14 @@ def test_bad_weights_and_lengths(extra: str, bad: Any, error: type[Exception], m
         SequenceScores.from_samples(TWO, TWO, torch.tensor([True, False]), **{extra: bad})
 
 
+def test_a_pair_has_one_weight():
+    one, other = torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1000.0])
+    with pytest.raises(ValueError, match="got 1.0 and 1000.0 at position 1; use from_pairs"):
+        SequenceScores(TWO, TWO, TWO, TWO, paired=True, chosen_weights=one, rejected_weights=other)
+    SequenceScores(TWO, TWO, TWO, TWO, paired=True, chosen_weights=one, rejected_weights=one.double().clone())
+    SequenceScores(TWO, TWO, TWO, TWO, chosen_weights=one, rejected_weights=other)
+
+
 def test_bad_mismatched_rewards():
     for bad, message in (
         (torch.tensor([torch.nan]), "mismatched_rewards holds 1 values"),

@@ -58,8 +58,8 @@ OTHERS: dict[str, tuple[str, Call]] = {
 STATISTICS: dict[str, tuple[str, Call]] = {
     "violation_ratio_u": ("u", lambda x: violation_ratio(x, GOOD)),
     "violation_ratio_v": ("v", lambda x: violation_ratio(GOOD, x)),
-    "dominance_test_u": ("u", lambda x: dominance_test(x, GOOD, resamples=5)),
-    "dominance_test_v": ("v", lambda x: dominance_test(GOOD, x, resamples=5)),
+    "dominance_test_u": ("u", lambda x: dominance_test(x, GOOD, resamples=19)),
+    "dominance_test_v": ("v", lambda x: dominance_test(GOOD, x, resamples=19)),
     "bootstrap_u": ("u", lambda x: bootstrap_violation_ratio(x, GOOD, resamples=5)),
     "bootstrap_v": ("v", lambda x: bootstrap_violation_ratio(GOOD, x, resamples=5)),
 }
@@ -327,10 +327,6 @@ def test_bad_options(call: Callable[[], object], error: type[Exception], message
 
 RESAMPLING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"order": 0}, ValueError, "order must be 1 .* or 2 .*, got 0"),
-    ({"level": 0.0}, ValueError, "level must lie strictly between 0 and 1, got 0.0"),
-    ({"level": 1}, ValueError, "level must lie strictly between 0 and 1, got 1"),
-    ({"level": NAN}, ValueError, "level must lie strictly between 0 and 1, got nan"),
-    ({"level": "0.05"}, TypeError, "level must be a number between 0 and 1, got str"),
     ({"resamples": 1}, ValueError, "resamples must be at least 2, got 1"),
     ({"resamples": 20.0}, TypeError, "resamples must be a whole number, got float"),
     ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
@@ -345,11 +341,23 @@ RESAMPLING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"clusters": ([1.0, NAN], [1, 2, 3])}, ValueError, "clusters holds 1 labels that are NaN"),
     ({"clusters": 3, "v": [0.0, 1.0], "paired": True}, ValueError, r"one label per sample, 2 and 2, got \(\)"),
 ]  # fmt: skip
+LEVELS: list[tuple[object, type[Exception], str]] = [
+    (0.0, ValueError, "must lie strictly between 0 and 1, got 0.0"),
+    (1, ValueError, "must lie strictly between 0 and 1, got 1"),
+    (NAN, ValueError, "must lie strictly between 0 and 1, got nan"),
+    ("0.05", TypeError, "must be a number between 0 and 1, got str"),
+]
 TEST_ONLY: list[tuple[dict[str, Any], type[Exception], str]] = [
+    *(({"level": value}, error, f"level {message}") for value, error, message in LEVELS),
+    ({"method": "asymptotic", "resamples": 99}, ValueError, "resamples is not used by method='asymptotic', got 99"),
+    ({"method": "asymptotic", "seed": 0}, ValueError, "seed is not used by method='asymptotic', got 0"),
     ({"threshold": 1.0}, ValueError, "threshold must lie strictly between 0 and 1, got 1.0"),
     ({"threshold": None}, TypeError, "threshold must be a number between 0 and 1, got NoneType"),
     ({"method": "bootstap"}, ValueError, "unknown method 'bootstap'; did you mean 'bootstrap'"),
     ({"method": None}, TypeError, "method must be one of asymptotic, bootstrap, got NoneType"),
+]  # fmt: skip
+INTERVAL_ONLY: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"confidence": value}, error, f"confidence {message}") for value, error, message in LEVELS
 ]
 
 
@@ -359,7 +367,7 @@ def test_bad_options_of_the_test(options: dict[str, Any], error: type[Exception]
         dominance_test(**({"u": [1.0, 2.0], "v": [0.0, 1.0, 5.0]} | options))
 
 
-@pytest.mark.parametrize(("options", "error", "message"), RESAMPLING)
+@pytest.mark.parametrize(("options", "error", "message"), [*RESAMPLING, *INTERVAL_ONLY])
 def test_bad_options_of_the_interval(options: dict[str, Any], error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         bootstrap_violation_ratio(**({"u": [1.0, 2.0], "v": [0.0, 1.0, 5.0]} | options))

@@ -98,9 +98,9 @@ def test_interval_is_reproducible_and_covers_the_point():
     assert 0 <= interval[0] < violation_ratio(u, v) < interval[1] <= 1
 
 
-def test_interval_widens_with_its_level():
+def test_interval_widens_with_its_confidence():
     u, v = normal(80, seed=1) + 0.1, normal(60, seed=2)
-    narrow, wide = (bootstrap_violation_ratio(u, v, level=level) for level in (0.5, 0.99))
+    narrow, wide = (bootstrap_violation_ratio(u, v, confidence=c) for c in (0.5, 0.99))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
@@ -108,9 +108,9 @@ def test_resampling_draws_uniformly_with_replacement():
     # With one u point and two v points the resampled ratio only depends on how often v's low point is drawn.
     u, v = [1.0], [0.0, 4.0]
     # both low (1/4): 0; one each (1/2): 9/10; both high (1/4): 1.
-    quartiles = bootstrap_violation_ratio(u, v, level=0.4, resamples=4000)
+    quartiles = bootstrap_violation_ratio(u, v, confidence=0.4, resamples=4000)
     assert quartiles == (pytest.approx(0.9), pytest.approx(0.9))
-    outer = bootstrap_violation_ratio(u, v, level=0.6, resamples=4000)
+    outer = bootstrap_violation_ratio(u, v, confidence=0.6, resamples=4000)
     assert outer == (0.0, 1.0)
 
 

@@ -100,6 +100,21 @@ def test_atoms_without_weight_are_no_atoms():
         (lambda law: partners(torch.tensor([float("inf")]), law, law), ValueError, "NaN or infinite"),
         (lambda law: partners(torch.tensor([1.0]), law, law, own_weight=-1.0), ValueError, "own_weight"),
         (
+            lambda law: partners(torch.tensor([1.0]), law, law, own_weight=float("nan")),
+            ValueError,
+            "own_weight must be finite .*, got nan",
+        ),
+        (
+            lambda law: partners(torch.tensor([1.0]), law, law, own_weight="1"),  # pyright: ignore[reportArgumentType]
+            TypeError,
+            "own_weight must be a number, got str",
+        ),
+        (
+            lambda law: partners(torch.tensor([1.5]), law, law, own_weight=1e-20),
+            ValueError,
+            "own_weight=1e-20 is lost beside the law's 2, give them more",
+        ),
+        (
             lambda law: partners(torch.tensor([1.5]), law, law, own_weight=0.0),
             ValueError,
             "not in their own law",

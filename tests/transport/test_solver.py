@@ -86,6 +86,29 @@ def test_plan_moves_the_mass_that_pot_moves():
     np.testing.assert_allclose(table.numpy(), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.1, 3e-5, 1e300])
+@pytest.mark.parametrize(("n", "m"), [(10, 10), (49, 7), (30, 45)])
+def test_equal_weights_are_no_weights(weight: float, n: int, m: int):
+    u, v = normal(n, seed=1), normal(m, seed=2)
+    expected = transport_plan(u, v)
+    weighted = transport_plan(u, v, u_weights=torch.full((n,), weight, dtype=torch.float64))
+    # As many cells: a break that misses its equal by an ulp would add one of mass 1e-17.
+    assert torch.equal(weighted.u_index, expected.u_index)
+    assert torch.equal(weighted.v_index, expected.v_index)
+    torch.testing.assert_close(weighted.mass, expected.mass, rtol=0, atol=1e-15)
+
+
+@given(u=samples(), v=samples(), data=st.data())
+def test_whole_weights_make_the_cells_of_their_copies(u: Tensor, v: Tensor, data: st.DataObject):
+    counts = torch.tensor(data.draw(st.lists(st.integers(1, 3), min_size=u.numel(), max_size=u.numel())))
+    origin = torch.arange(u.numel()).repeat_interleave(counts)
+    copies = transport_plan(u[origin], v)
+    weighted = transport_plan(u, v, u_weights=counts)
+    cells = {(origin[i].item(), j.item()) for i, j in zip(copies.u_index, copies.v_index, strict=True)}
+    assert set(zip(weighted.u_index.tolist(), weighted.v_index.tolist(), strict=True)) == cells
+    assert weighted.mass.numel() == len(cells)
+
+
 def test_gaussian_and_uniform_closed_forms():
     levels = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     gauss = torch.special.ndtri(levels)

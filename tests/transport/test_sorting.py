@@ -54,6 +54,39 @@ def test_weights_count_as_copies(x: Tensor, copies: list[int], level: int):
     assert quantile_function(x, level / 16, weights=counts) == expected
 
 
+@given(
+    copies=st.lists(st.integers(0, 5), min_size=1, max_size=80).filter(any),
+    unit=st.sampled_from([1.0, 3.0, 2.0**-9, 1e300, 7e-310]),
+)
+def test_whole_weights_are_copies_at_every_level_of_their_total(copies: list[int], unit: float):
+    counts = torch.tensor(copies)
+    x, total = torch.arange(counts.numel(), dtype=torch.float64), int(counts.sum())
+    expected = x.repeat_interleave(counts).tolist()
+    levels = torch.arange(1, total + 1, dtype=torch.float64) / total
+    # 1e300 times 3 is rounded, and sums of such numbers overflow.
+    assert quantile_function(x, levels, weights=counts.double() * unit).tolist() == expected
+    if unit == 1.0:
+        # The next number above a level belongs to the next copy.
+        above = torch.nextafter(levels[:-1], torch.ones_like(levels[:-1]))
+        assert quantile_function(x, above, weights=counts).tolist() == expected[1:]
+
+
+def test_levels_of_weights_that_no_double_holds():
+    # 0.1, 0.2 and 0.3 are rounded, and their sums again, a hundred times.
+    counts = torch.arange(300) % 3 + 1
+    x, levels = torch.arange(300, dtype=torch.float64), torch.arange(1, 601, dtype=torch.float64) / 600
+    found = quantile_function(x, levels, weights=counts.double() * 0.1)
+    assert found.tolist() == x.repeat_interleave(counts).tolist()
+
+
+def test_a_sample_of_weight_zero_is_no_sample():
+    x, weights = torch.tensor([0.0, 1.0, 2.0, 3.0], requires_grad=True), torch.tensor([0.0, 1.0, 1.0, 0.0])
+    value = quantile_function(x, [0.0, 0.5, 1.0], weights=weights)
+    assert value.tolist() == [1.0, 1.0, 2.0]
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert gradient.tolist() == [0.0, 2.0, 1.0, 0.0]
+
+
 def test_shape_of_levels_is_kept_and_gradient_flows():
     x = torch.tensor([4.0, 2.0], requires_grad=True)
     value = quantile_function(x, torch.tensor([[0.0, 0.5], [0.6, 1.0]]))

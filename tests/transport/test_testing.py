@@ -25,6 +25,11 @@ each_order = pytest.mark.parametrize("order", [1, 2])
 each_method = pytest.mark.parametrize("method", ["asymptotic", "bootstrap"])
 
 
+def options_of(method: Method, resamples: int) -> dict[str, Any]:
+    """The method, with as many resamples if it draws any."""
+    return {"method": method} | ({"resamples": resamples} if method == "bootstrap" else {})
+
+
 def weighted_norms(u: Tensor, v: Tensor, a: Tensor, b: Tensor, order: int) -> Tensor:
     problem = sort_problem(u, v, a, b)
     assert problem.cells is not None
@@ -95,11 +100,11 @@ def test_statistic_by_hand():
 @each_method
 def test_clear_cases(order: Order, method: Method):
     u, v = 2 + normal(60, seed=1), normal(50, seed=2)
-    above = dominance_test(u, v, order, method=method, resamples=60)
+    above = dominance_test(u, v, order, **options_of(method, 60))
     assert above.dominates
     assert above.violation_ratio == 0
     assert above.p_value < 0.02
-    below = dominance_test(v, u, order, method=method, resamples=60)
+    below = dominance_test(v, u, order, **options_of(method, 60))
     assert not below.dominates
     assert below.p_value > 0.9
     assert below.violation_ratio == pytest.approx(violation_ratio(v, u, order), rel=1e-14)
@@ -132,7 +137,7 @@ def test_threshold_and_level_decide():
 def test_interval_is_the_set_of_thresholds_that_are_not_rejected(
     order: Order, method: Method, u: Tensor, v: Tensor, threshold: float, level: float
 ):
-    options: dict[str, Any] = {"method": method, "resamples": 39, "level": level}
+    options: dict[str, Any] = {**options_of(method, 39), "level": level}
     test = dominance_test(u, v, order, threshold=threshold, **options)
     low, high = test.interval
     if math.isnan(test.violation_ratio):
@@ -203,13 +208,24 @@ def test_units_of_the_rewards_do_not_matter(factor: float):
 def test_samples_without_spread():
     one, zero = torch.ones(5), torch.zeros(7)
     for method in ("asymptotic", "bootstrap"):
-        above, below = (
-            dominance_test(u, v, method=method, resamples=99) for u, v in ((one, zero), (zero, one))
-        )
+        above, below = (dominance_test(u, v, **options_of(method, 99)) for u, v in ((one, zero), (zero, one)))
         assert above.dominates
         assert above.interval == (0.0, 0.0)
         assert not below.dominates
         assert below.interval == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("level", "resamples", "needed"),
+    [(0.001, None, 999), (0.05, 10, 19), (0.05, 18, 19), (0.3, 2, 3), (0.0004, 2000, 2499)],
+)
+def test_a_bootstrap_that_could_never_reject_is_refused(level: float, resamples: int | None, needed: int):
+    u, v = 50 + normal(5, seed=1), normal(5, seed=2)
+    with pytest.raises(ValueError, match=f"can never reject at level {level}.*resamples={needed} or more"):
+        dominance_test(u, v, level=level, resamples=resamples)
+    test = dominance_test(u, v, level=level, resamples=needed)
+    assert test.dominates
+    assert test.p_value == pytest.approx(1 / (1 + needed))
 
 
 def test_bootstrap_is_reproducible():
@@ -221,7 +237,7 @@ def test_bootstrap_is_reproducible():
 
 def test_coinciding_laws_decide_nothing():
     for method in ("asymptotic", "bootstrap"):
-        test = dominance_test(torch.ones(5), torch.ones(7), method=method, resamples=20)
+        test = dominance_test(torch.ones(5), torch.ones(7), **options_of(method, 20))
         assert not test.dominates
         assert all(map(math.isnan, (test.p_value, test.violation_ratio, test.statistic, *test.interval)))
 

@@ -18,12 +18,13 @@ from distal.objectives.base import DataKind, Objective, option
 from distal.objectives.grouping import sort_groups
 from distal.objectives.scores import ObjectiveOutput, SequenceScores
 from distal.objectives.transport_options import SortOptions, build_cost, build_distortion
-from distal.transport._checks import check_weights, check_whole
+from distal.transport._checks import check_whole, scale_weights
 from distal.transport.costs import Cost, SmoothedCost
 from distal.transport.dominance import Order, ratio_of_sorted
 from distal.transport.levels import Distortion, integrated_cost_on_cells, reweight_levels
 from distal.transport.soft_sorting import soft_sort
 from distal.transport.solver import SortedProblem, Staircase, cost_on_cells, sort_problem, staircase
+from distal.transport.sorting import share_ties
 
 __all__ = ["Aot", "Aot2", "Aot2Unpaired", "AotUnpaired", "Laws", "TransportObjective"]
 
@@ -106,27 +107,23 @@ class TransportObjective(Objective):
     def _between(self, laws: Laws) -> Tensor:
         problem = sort_problem(laws.u, laws.v, laws.u_weights, laws.v_weights)
         soft = self.sorting()
-        if soft.strength is not None:
+        if soft.strength is None:
+            u = share_ties(problem.u, _masses(laws.u, laws.u_weights)[problem.u_order])
+            v = share_ties(problem.v, _masses(laws.v, laws.v_weights)[problem.v_order])
+        else:
             u = soft_sort(laws.u, soft.strength, soft.regularization)
             v = soft_sort(laws.v, soft.strength, soft.regularization)
-            problem = problem._replace(u=u, v=v)
-        return self.cost_of_sorted(problem)
+        return self.cost_of_sorted(problem._replace(u=u, v=v))
 
     def _groups(self, laws: Laws) -> list[tuple[Tensor, Laws]]:
         """Each sort group with its share of the batch's weight."""
         assert self.sort_group is not None
-        a, b = _shares(laws.u, laws.u_weights), _shares(laws.v, laws.v_weights)
-        # A sample without weight takes no place in a group: a group of such samples alone would have no law.
-        u_kept, v_kept = a.nonzero()[:, 0], b.nonzero()[:, 0]
-        seed = self.sort_group_seed or 0
-        groups: list[tuple[Tensor, Laws]] = []
-        for i, j in sort_groups(
-            u_kept.numel(), v_kept.numel(), self.sort_group, seed=seed, paired=laws.paired
-        ):
-            i, j = u_kept[i.to(a.device)], v_kept[j.to(a.device)]
-            weights = (None, None) if laws.u_weights is None else (a[i], b[j])
-            groups.append(((a[i].sum() + b[j].sum()) / 2, Laws(laws.u[i], laws.v[j], *weights, laws.paired)))
-        return [(mass.to(laws.u.dtype), part) for mass, part in groups]
+        a, b = _masses(laws.u, laws.u_weights), _masses(laws.v, laws.v_weights)
+        groups = sort_groups(a, b, self.sort_group, seed=self.sort_group_seed or 0, paired=laws.paired)
+        return [
+            (mass.to(laws.u.dtype), Laws(laws.u[i], laws.v[j], on_u, on_v, laws.paired))
+            for mass, i, j, on_u, on_v in groups
+        ]
 
     @torch.no_grad()
     def _violation_ratio(self, laws: Laws) -> Tensor:
@@ -146,11 +143,11 @@ def _check_group(size: object, seed: object) -> None:
             )
 
 
-def _shares(sample: Tensor, weights: Tensor | None) -> Tensor:
-    """Weights that sum to 1, float64, shape (n,)."""
+def _masses(sample: Tensor, weights: Tensor | None) -> Tensor:
+    """Weights in a unit of their own, float64, shape (n,)."""
     if weights is None:
-        return torch.full(sample.shape, 1 / sample.numel(), dtype=torch.float64, device=sample.device)
-    return check_weights(weights, sample, "weights")
+        return torch.ones(sample.shape, dtype=torch.float64, device=sample.device)
+    return scale_weights(weights, sample, "weights")
 
 
 @dataclass(frozen=True, kw_only=True)

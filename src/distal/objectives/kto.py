@@ -93,7 +93,7 @@ class Kto(Objective):
         if scores.mismatched_rewards is None:
             raise ValueError(
                 "kl_baseline='mismatched' needs SequenceScores.mismatched_rewards, got none; score completions under "
-                "other prompts, or use kl_baseline='batch'"
+                "other prompts and pass their rewards as mismatched_rewards, or use kl_baseline='batch'"
             )
         return scores.mismatched_rewards.detach().to(rewards.dtype).mean().clamp(min=0)
 

@@ -39,7 +39,8 @@ class SequenceScores:
         paired: True if entry i of both sides answers the same prompt; then n = m.
         chosen_weights: weights of preferred completions (of pairs, if paired), shape (n,), or None for equal
             ones.
-        rejected_weights: weights of the others, shape (m,), or None; both or neither are given.
+        rejected_weights: weights of the others, shape (m,), or None; both or neither are given, and for pairs the
+            same.
         chosen_lengths: completion tokens of preferred completions, shape (n,), or None if not known.
         mismatched_rewards: rewards of completions under prompts that they do not answer, shape (k,), or None;
             only for the mismatched KL baseline of `kto`.
@@ -80,10 +81,23 @@ class SequenceScores:
         if self.chosen_weights is not None:
             check_weights(self.chosen_weights, self.policy_chosen, "chosen_weights")
             check_weights(self.rejected_weights, self.policy_rejected, "rejected_weights")
+            self._check_weights_of_pairs(self.chosen_weights, self.rejected_weights)
         if self.chosen_lengths is not None:
             check_weights(self.chosen_lengths, self.policy_chosen, "chosen_lengths")
         if self.mismatched_rewards is not None:
             check_pair(self.mismatched_rewards, self.policy_chosen, "mismatched_rewards", "policy_chosen")
+
+    def _check_weights_of_pairs(self, chosen: Tensor, rejected: Tensor | None) -> None:
+        if not self.paired or rejected is None or rejected is chosen:
+            return
+        differ = chosen.double() != rejected.double()
+        if bool(differ.any()):
+            first = int(differ.nonzero()[0])
+            raise ValueError(
+                "a pair has one weight: chosen_weights and rejected_weights must be equal where paired=True, got "
+                f"{float(chosen[first])} and {float(rejected[first])} at position {first}; use "
+                "from_pairs(weights=...), or paired=False for samples with weights of their own"
+            )
 
     @classmethod
     def from_pairs(
@@ -95,6 +109,7 @@ class SequenceScores:
         *,
         weights: Tensor | None = None,
         chosen_lengths: Tensor | None = None,
+        mismatched_rewards: Tensor | None = None,
     ) -> SequenceScores:
         """Scores of pairs: entry i of all four belongs to prompt i.
 
@@ -105,6 +120,7 @@ class SequenceScores:
             reference_rejected: reference scores of the rejected completions, shape (n,), nats.
             weights: non-negative weights of the pairs, shape (n,); any positive sum.
             chosen_lengths: completion tokens of the chosen completions, shape (n,).
+            mismatched_rewards: rewards under prompts that the completions do not answer, shape (k,), nats; for `kto`.
 
         Raises:
             ValueError: unequal lengths, empty, not 1-D, not finite, or on different devices.
@@ -119,6 +135,7 @@ class SequenceScores:
             chosen_weights=weights,
             rejected_weights=weights,
             chosen_lengths=chosen_lengths,
+            mismatched_rewards=mismatched_rewards,
         )
 
     @classmethod
@@ -130,6 +147,7 @@ class SequenceScores:
         *,
         weights: Tensor | None = None,
         lengths: Tensor | None = None,
+        mismatched_rewards: Tensor | None = None,
     ) -> SequenceScores:
         """Scores of unpaired samples, split by label in their order.
 
@@ -139,6 +157,7 @@ class SequenceScores:
             desirable: boolean labels, shape (k,); True for preferred completions.
             weights: non-negative weights of the samples, shape (k,); those of each label have a positive sum.
             lengths: completion tokens, shape (k,).
+            mismatched_rewards: rewards under prompts that the completions do not answer, shape (l,), nats; for `kto`.
 
         Raises:
             ValueError: only one label present, unequal lengths, empty, not 1-D, not finite, or different
@@ -171,6 +190,7 @@ class SequenceScores:
             chosen_weights=None if weights is None else weights[desirable],
             rejected_weights=None if weights is None else weights[~desirable],
             chosen_lengths=None if lengths is None else lengths[desirable],
+            mismatched_rewards=mismatched_rewards,
         )
 
     @property

@@ -25,6 +25,7 @@ __all__ = [
     "check_sample",
     "check_weights",
     "check_whole",
+    "scale_weights",
 ]
 
 
@@ -90,6 +91,25 @@ def check_weights(weights: object, sample: Tensor, name: str) -> Tensor:
         name: what to call them in messages.
 
     Raises:
+        TypeError: as `scale_weights`.
+        ValueError: as `scale_weights`.
+    """
+    weights = scale_weights(weights, sample, name)
+    return weights / weights.sum()
+
+
+def scale_weights(weights: object, sample: Tensor, name: str) -> Tensor:
+    """Return a multiple of `weights` in float64 whose sums are as exact as they can be, and cannot overflow.
+
+    Partial sums of whole weights have no rounding error, as long as the total is below 2^53 of their unit, nor have
+    those of equal weights.
+
+    Args:
+        weights: non-negative weights, shape (n,), not all zero; any positive sum.
+        sample: the sample they belong to, shape (n,).
+        name: what to call them in messages.
+
+    Raises:
         TypeError: not a tensor of real numbers.
         ValueError: wrong shape or device, negative, not finite, all zero, or asking for a gradient.
     """
@@ -119,9 +139,10 @@ def check_weights(weights: object, sample: Tensor, name: str) -> Tensor:
     largest = float(weights.max())
     if largest == 0.0:
         raise ValueError(f"{name} must have a positive sum, got weights that are all 0")
-    # By the largest one first, so that the sum cannot overflow.
-    weights = weights / largest
-    return weights / weights.sum()
+    if bool(((weights == 0) | (weights == largest)).all()):
+        return (weights > 0).double()
+    # Division by a power of two leaves every digit as it is. Below 2^-1000 the power itself would lose digits.
+    return weights / math.ldexp(1.0, max(math.frexp(largest)[1] - 1, -1000))
 
 
 def check_number(value: object, name: str, *, meaning: str) -> float:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distal.transport._checks import check_sample, check_weights
+from distal.transport._checks import check_number, check_sample, check_weights
 from distal.transport.levels import Distortion
 
 __all__ = ["Partners", "WeightedLaw", "partners", "weighted_law"]
@@ -104,7 +104,9 @@ def partners(
             `(W(d) - W(c)) / (b - a)`.
 
     Raises:
-        ValueError: `own_weight` is negative, or 0 for a sample that its own law does not hold.
+        ValueError: `own_weight` is negative or not finite, or, for a sample that its own law does not hold, 0 or so
+            small that it is lost beside the weight of the law.
+        TypeError: `own_weight` is not a number.
 
     Example:
         >>> one, two = weighted_law(torch.tensor([0.0, 4.0])), weighted_law(torch.tensor([1.0, 2.0]))
@@ -112,6 +114,7 @@ def partners(
         >>> found.value.tolist(), [round(share, 6) for share in found.share.tolist()]
         ([1.0, 2.0], [0.5, 0.5])
     """
+    check_number(own_weight, "own_weight", meaning="the weight of a sample in its own law")
     if own_weight < 0:
         raise ValueError(f"own_weight must not be negative, got {own_weight}")
     x = check_sample(x, "x").detach().double()
@@ -120,9 +123,14 @@ def partners(
     low, high = below / total, (upto + own_weight) / total
     if bool((low >= high).any()):
         lost = x[low >= high]
+        mend = (
+            "give them a positive own_weight"
+            if own_weight == 0
+            else f"own_weight={own_weight} is lost beside the law's {own.total.item():g}, give them more"
+        )
         raise ValueError(
             f"{lost.numel()} samples are not in their own law (the first is {lost[0].item()}), so they have no "
-            "levels; give them a positive own_weight"
+            f"levels; {mend}"
         )
     return _cells(low, high, other, distortion)
 

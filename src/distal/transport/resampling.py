@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,7 +13,14 @@ from distal.transport.clusters import ClusterLabels, Clusters
 from distal.transport.dominance import Order, check_order, ratio_of_sorted
 from distal.transport.solver import merge_grids, staircase
 
-__all__ = ["bootstrap_ratios", "bootstrap_violation_ratio", "check_resampling", "chunk_rows"]
+__all__ = [
+    "bootstrap_ratios",
+    "bootstrap_violation_ratio",
+    "check_paired",
+    "check_resampling",
+    "chunk_rows",
+    "least_resamples",
+]
 
 _CHUNK = 1 << 22
 """Elements of resampled data held at once: bounds memory, 32 MiB per array of doubles."""
@@ -104,19 +112,39 @@ def chunk_rows(resamples: int, width: int) -> Iterator[int]:
         yield min(rows, resamples - start)
 
 
-def check_resampling(
-    u: Tensor, v: Tensor, resamples: object, seed: object, *, paired: bool
-) -> tuple[int, int]:
-    """Return resamples and seed as ints, and refuse resampling that makes no sense.
+def check_resampling(resamples: object, seed: object) -> tuple[int, int]:
+    """Return resamples and seed as ints.
 
     Raises:
-        ValueError: fewer than 2 resamples, a negative seed, or paired samples of unequal length.
+        ValueError: fewer than 2 resamples, or a negative seed.
         TypeError: resamples or seed not a whole number.
     """
-    counts = check_whole(resamples, "resamples", least=2), check_whole(seed, "seed", least=0)
+    return check_whole(resamples, "resamples", least=2), check_whole(seed, "seed", least=0)
+
+
+def check_paired(u: Tensor, v: Tensor, *, paired: bool) -> None:
+    """Refuse pairs without a partner.
+
+    Raises:
+        ValueError: paired samples of unequal length.
+        TypeError: `paired` is not True or False.
+    """
+    check_flag(paired, "paired")
     if paired and u.numel() != v.numel():
         raise ValueError(f"paired samples must have equal lengths, got {u.numel()} in u and {v.numel()} in v")
-    return counts
+
+
+def least_resamples(level: float) -> int:
+    """The fewest resamples whose smallest p-value, `1 / (1 + resamples)`, reaches a level.
+
+    Example:
+        >>> least_resamples(0.05), least_resamples(0.001)
+        (19, 999)
+    """
+    least = max(2, math.ceil(1 / level) - 2)
+    while 1 / (1 + least) > level:
+        least += 1
+    return least
 
 
 def bootstrap_violation_ratio(
@@ -124,7 +152,7 @@ def bootstrap_violation_ratio(
     v: object,
     *,
     order: Order = 1,
-    level: float = 0.95,
+    confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
     paired: bool = False,
@@ -138,7 +166,7 @@ def bootstrap_violation_ratio(
         u: sample that should dominate, shape (n,); tensor, array or list.
         v: sample to be dominated, shape (m,).
         order: 1 or 2.
-        level: coverage, such as 0.95.
+        confidence: coverage of the interval.
         resamples: how many times to draw.
         seed: of a generator of its own; the same seed gives the same interval.
         paired: resample the pairs (u_i, v_i) jointly, which keeps their dependence; needs n = m.
@@ -149,7 +177,7 @@ def bootstrap_violation_ratio(
         Lower and upper end; (nan, nan) where the laws coincide.
 
     Raises:
-        ValueError: level outside (0, 1), too few resamples, another order, unequal lengths when paired, or a
+        ValueError: confidence outside (0, 1), too few resamples, another order, unequal lengths when paired, or a
             bad sample.
         TypeError: an argument of the wrong type.
 
@@ -161,11 +189,11 @@ def bootstrap_violation_ratio(
         (0.0, 0.0)
     """
     check_order(order)
-    level = check_level(level, "level")
-    check_flag(paired, "paired")
+    confidence = check_level(confidence, "confidence")
     one, two, _ = as_statistics(u, v)
-    resamples, seed = check_resampling(one, two, resamples, seed, paired=paired)
+    resamples, seed = check_resampling(resamples, seed)
+    check_paired(one, two, paired=paired)
     ratios = bootstrap_ratios(one, two, order, resamples, seed, paired=paired, clusters=clusters)
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - confidence) / 2.0
     low, high = ratios.nanquantile(torch.tensor([tail, 1.0 - tail], dtype=ratios.dtype)).tolist()
     return low, high

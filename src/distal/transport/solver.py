@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distal.transport._checks import check_pair, check_weights
+from distal.transport._checks import check_pair, scale_weights
 from distal.transport.costs import Cost, apply_cost
 
 __all__ = ["Staircase", "TransportPlan", "merge_grids", "staircase", "transport_cost", "transport_plan"]
@@ -81,7 +81,7 @@ def _weighted_breaks(weights: Tensor | None, order: Tensor, sample: Tensor, name
     if weights is None:
         n = sample.numel()
         return torch.arange(1, n + 1, dtype=torch.float64, device=sample.device) / n
-    cumulative = check_weights(weights, sample, name)[order].cumsum(0)
+    cumulative = scale_weights(weights, sample, name)[order].cumsum(0)
     return cumulative / cumulative[-1]
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distal.transport._checks import check_levels, check_pair, check_sample, check_weights
+from distal.transport._checks import check_levels, check_pair, check_sample, scale_weights
 
-__all__ = ["hard_sort", "quantile_function", "quantile_gap"]
+__all__ = ["hard_sort", "quantile_function", "quantile_gap", "share_ties"]
 
 
 def hard_sort(x: Tensor) -> Tensor:
@@ -36,13 +36,44 @@ def hard_sort(x: Tensor) -> Tensor:
     return torch.sort(check_sample(x, "x"), stable=True).values
 
 
+def share_ties(ordered: Tensor, weights: Tensor) -> Tensor:
+    """A sorted sample with the same values, whose tied entries share their gradient in proportion to their weights.
+
+    A sort hands the gradients of tied places to the samples in their order, which means nothing. Every order is as
+    good as any other; this is the mean over all of them, a subgradient as well.
+
+    Args:
+        ordered: ascending sample, shape (n,).
+        weights: their non-negative weights, float64, shape (n,).
+
+    Returns:
+        `ordered` itself where nothing is tied.
+
+    Example:
+        >>> x = torch.tensor([1.0, 1.0, 2.0], requires_grad=True)
+        >>> shared = share_ties(x, torch.ones(3, dtype=torch.float64))
+        >>> (gradient,) = torch.autograd.grad(shared, x, torch.tensor([4.0, 2.0, 5.0]))
+        >>> gradient.tolist()
+        [3.0, 3.0, 5.0]
+    """
+    rises = ordered.detach().diff() > 0
+    if bool(rises.all()):
+        return ordered
+    tie = torch.nn.functional.pad(rises.cumsum(0), (1, 0))
+    total = torch.zeros_like(weights).index_add(0, tie, weights)[tie]
+    share = torch.where(total > 0, weights / total, 0.0).to(ordered.dtype)
+    mean = torch.zeros_like(ordered).index_add(0, tie, share * ordered)[tie]
+    # The mean of equal values may differ from them in the last bit; its gradient alone is wanted.
+    return ordered.detach() + (mean - mean.detach())
+
+
 def quantile_function(
     x: Tensor, levels: Tensor | Sequence[float] | float, weights: Tensor | None = None
 ) -> Tensor:
     """Left-continuous quantile function `Q(t) = inf {q : F(q) >= t}` of the empirical law.
 
     Unweighted this is the order statistic of rank `ceil(n t)`; no interpolation. `Q(0)` is taken as the
-    minimum.
+    minimum. Whole weights count as copies, at every level; a sample of weight 0 is no sample.
 
     Args:
         x: sample, shape (n,).
@@ -68,19 +99,30 @@ def quantile_function(
     """
     x = check_sample(x, "x")
     at = check_levels(levels, x.device)
+    if weights is not None:
+        weights = scale_weights(weights, x, "weights")
+        x, weights = x[weights > 0], weights[weights > 0]
     ordered, order = torch.sort(x, stable=True)
     n = x.numel()
     if weights is None:
         # i / n rounds as a written level such as 0.07 does; n * t would not, and ceil() would miss by one.
         upper = torch.arange(1, n + 1, dtype=torch.float64, device=x.device) / n
     else:
-        cumulative = check_weights(weights, x, "weights")[order].cumsum(0)
-        # A sum such as 0.1 + 0.2 falls an ulp beside the level 0.3: a level that close belongs to the break.
-        upper = cumulative / cumulative[-1] * (1.0 + 4.0 * torch.finfo(torch.float64).eps)
+        cumulative = weights[order].cumsum(0)
+        upper = cumulative / cumulative[-1]
+        if not _sums_are_exact(weights):
+            # A sum such as 0.1 + 0.2 falls an ulp beside the level 0.3: a level that close belongs to the break.
+            upper = upper * (1.0 + (n + 4) * torch.finfo(torch.float64).eps)
     # Breaks are rounded as the levels were: 0.07 in float32 lies above 7/100.
     upper = upper.to(at.dtype).double()
     index = torch.searchsorted(upper, at.double().contiguous()).clamp(max=n - 1)
     return ordered[index]
+
+
+def _sums_are_exact(weights: Tensor) -> bool:
+    """Whether scaled weights, below 2 each, are multiples of one power of two that leaves room for their sum."""
+    units = weights * 2.0 ** (52 - (weights.numel() - 1).bit_length())
+    return bool((units == units.round()).all())
 
 
 def quantile_gap(u: Tensor, v: Tensor, levels: Tensor | Sequence[float] | float) -> Tensor:

@@ -17,16 +17,18 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from distal.transport._checks import as_statistics, check_flag, check_level
+from distal.transport._checks import as_statistics, check_level
 from distal.transport._names import check_choice
 from distal.transport.clusters import ClusterLabels, Clusters
 from distal.transport.dominance import Order, check_order
 from distal.transport.influence import sides
-from distal.transport.resampling import check_resampling, chunk_rows
+from distal.transport.resampling import check_paired, check_resampling, chunk_rows, least_resamples
 
 __all__ = ["DominanceTest", "dominance_test"]
 
 Method = Literal["asymptotic", "bootstrap"]
+
+_RESAMPLES = 500
 
 _POINTS, _ROUNDS = 32, 6
 """An end of the interval is found among 32^6 angles, to 1e-9."""
@@ -73,8 +75,8 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
     *,
     threshold: float = 0.25,
     method: Method = "bootstrap",
-    resamples: int = 500,
-    seed: int = 0,
+    resamples: int | None = None,
+    seed: int | None = None,
     paired: bool = False,
     clusters: ClusterLabels = None,
 ) -> DominanceTest:
@@ -101,8 +103,9 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
         level: probability of declaring dominance where the ratio equals the threshold.
         threshold: largest ratio that counts as almost dominance, in (0, 1).
         method: `bootstrap` or `asymptotic`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap; the same seed gives the same answer.
+        resamples: of the bootstrap, 500 unless given. Its smallest p-value is `1 / (1 + resamples)`, so a level of
+            0.001 needs 999.
+        seed: of the bootstrap, 0 unless given; the same seed gives the same answer.
         paired: u_i and v_i belong together; needs n = m.
         clusters: labels of samples that belong together, such as prompts: an array of n labels if paired,
             else a tuple of n and m labels.
@@ -112,7 +115,8 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
 
     Raises:
         ValueError: a level or threshold outside (0, 1), another order or method, fewer than two samples, too
-            few resamples, unequal lengths when paired, labels that do not fit, or a bad sample.
+            few resamples to reach the level, resamples or a seed without a bootstrap, unequal lengths when paired,
+            labels that do not fit, or a bad sample.
         TypeError: an argument of the wrong type.
 
     Source:
@@ -128,12 +132,12 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
     check_order(order)
     level, threshold = check_level(level, "level"), check_level(threshold, "threshold")
     check_choice(method, "method", ("asymptotic", "bootstrap"))
-    check_flag(paired, "paired")
     one, two, _ = as_statistics(u, v)
     n, m = one.numel(), two.numel()
     if min(n, m) < 2:
         raise ValueError(f"a test needs two samples of each, got {n} in u and {m} in v")
-    resamples, seed = check_resampling(one, two, resamples, seed, paired=paired)
+    resamples, seed = _resampling(method, level, resamples, seed)
+    check_paired(one, two, paired=paired)
     groups = Clusters.of(clusters, n, m, paired=paired)
     observed = _Norms.of(one, two, order, groups)
     if method == "asymptotic":
@@ -158,6 +162,26 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
         null=f"the violation ratio of order {order} is at least {threshold}",
         alternative=f"the violation ratio of order {order} is below {threshold}: u almost dominates v",
     )
+
+
+def _resampling(method: Method, level: float, resamples: int | None, seed: int | None) -> tuple[int, int]:
+    """Resamples and seed of the bootstrap, refused where they have no effect or could never reject."""
+    given = {"resamples": resamples, "seed": seed}
+    unused = [name for name, value in given.items() if value is not None]
+    if method != "bootstrap" and unused:
+        raise ValueError(
+            f"{unused[0]} is not used by method={method!r}, got {given[unused[0]]}; leave it out, or take "
+            "method='bootstrap'"
+        )
+    resamples, seed = check_resampling(
+        _RESAMPLES if resamples is None else resamples, 0 if seed is None else seed
+    )
+    if method == "bootstrap" and resamples < least_resamples(level):
+        raise ValueError(
+            f"{resamples} resamples can never reject at level {level}: their smallest p-value is "
+            f"1/{1 + resamples}; take resamples={least_resamples(level)} or more, or method='asymptotic'"
+        )
+    return resamples, seed
 
 
 class _Norms(NamedTuple):
