@@ -148,8 +148,11 @@ class ScoredRows:
         return self.noise is not None and bool(np.all(np.abs(differences) <= self.noise))
 
     def clusters(self) -> Any:
-        """Prompt labels as `dominance_certificate` takes them."""
-        return self._by_side(self.prompts)
+        """Prompt labels as `dominance_certificate` takes them; None where all rows share one prompt.
+
+        That is so with data that has no prompts: then there is nothing to keep together.
+        """
+        return self._by_side(self.prompts) if np.unique(self.prompts).size > 1 else None
 
     def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Completion lengths of preferred and of other rows."""
