@@ -163,7 +163,7 @@ class ScoredRows:
 
         Args:
             names: `completion_length` (of a pair: the mean of both), `prompt_length`, or names of attributes; with
-                `:N` behind, numbers are cut into N bins.
+                `:N` behind, numbers of more than N values are cut into N bins.
 
         Raises:
             ConfigError: an unknown name, or a number of bins that is none.
@@ -216,11 +216,11 @@ def attribute_name(wanted: str) -> str:
     return _parsed(wanted)[0]
 
 
-def _parsed(wanted: str) -> tuple[str, int]:
-    """A name and its number of bins."""
+def _parsed(wanted: str) -> tuple[str, int | None]:
+    """A name and its number of bins, None where none was asked for."""
     name, colon, number = wanted.rpartition(":")
     if not colon:
-        return wanted, 4
+        return wanted, None
     if not number.isdecimal() or int(number) < 2:
         raise ConfigError(f"slice_by: {wanted!r}: behind the colon stands a number of bins, 2 or more")
     return name, int(number)
