@@ -122,7 +122,7 @@ def test_files_are_written_and_never_replaced_unasked(evaluate: Run, tmp_path: P
         ({"data": "missing.jsonl"}, 3, "missing.jsonl"),
         ({"dtype": "float8"}, 4, "choose one of auto, float32"),
         ({"confidence": 1.5}, 2, "confidence must lie strictly between 0 and 1"),
-        ({"resamples": 0}, 2, "resamples must be at least 20"),
+        ({"resamples": 0}, 2, "resamples must be at least 39 for intervals of confidence 0.95"),
         ({"truncation": "shorten"}, 2, "truncation"),
         ({"threshold": 0.9}, 2, "threshold must lie in (0, 0.5]"),
         ({"slice_by": "tone"}, 2, "slice_by: tone: no such column"),

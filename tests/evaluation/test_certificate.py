@@ -63,7 +63,7 @@ def test_hand_computed_unequal_counts():
 def test_gaussian_closed_forms(shift: float, spread: float):
     # Quantiles instead of draws: the error is that of the grid, not of chance.
     z = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
-    c = dominance_certificate(shift + (1 + spread) * z, z, paired=False, resamples=20)
+    c = dominance_certificate(shift + (1 + spread) * z, z, paired=False, resamples=39)
     assert c.violation_ratio == pytest.approx(_gaussian_ratio(shift, spread), abs=1e-3)
     assert c.violated_share == pytest.approx(norm.cdf(-shift / spread), abs=1e-3)
     assert c.auc == pytest.approx(norm.cdf(shift / math.hypot(1, 1 + spread)), abs=1e-3)
@@ -225,6 +225,13 @@ def test_every_part_survives_json_and_the_schema_describes_it():
     assert set(schema["required"]) <= set(content)
 
 
+@pytest.mark.parametrize(("confidence", "resamples"), [(0.9, 20), (0.95, 39), (0.99, 199), (0.999, 1999)])
+def test_the_fewest_resamples_that_are_accepted_can_show_dominance(confidence: float, resamples: int):
+    u = np.arange(40.0)
+    c = dominance_certificate(u + 100, u, paired=True, resamples=resamples, confidence=confidence)
+    assert (c.violation_ratio_ci, c.decision) == ((0.0, 0.0), "dominance")
+
+
 def test_few_samples_are_said_to_make_intervals_unreliable():
     few = dominance_certificate(np.arange(19.0) + 1, np.arange(19.0), paired=True, resamples=50)
     assert few.notes == ("only 19 samples on a side: below 20, intervals are too narrow",)
@@ -241,7 +248,7 @@ def test_the_published_schema_is_the_one_of_the_code():
 
 
 def test_foreign_and_broken_json_is_refused():
-    content = dominance_certificate([0.0, 1.0], [0.0, 2.0], paired=True, resamples=20).to_dict()
+    content = dominance_certificate([0.0, 1.0], [0.0, 2.0], paired=True, resamples=39).to_dict()
     with pytest.raises(DataError, match=r"schema is None, expected 'distal\.dominance/2'"):
         DominanceCertificate.from_dict({"violation_ratio": 0.5})
     del content["auc"]
@@ -280,7 +287,17 @@ def test_scale_of_the_rewards_does_not_matter(rewards: tuple[FloatArray, FloatAr
             r"margins exist for paired data only",
         ),
         ({"confidence": 95.0}, ConfigError, r"confidence must lie strictly between 0 and 1, got 95"),
-        ({"resamples": 3}, ConfigError, r"resamples must be at least 20"),
+        (
+            {"resamples": 38},
+            ConfigError,
+            r"resamples must be at least 39 for intervals of confidence 0\.95 .* got 38",
+        ),
+        ({"resamples": 198, "confidence": 0.99}, ConfigError, r"resamples must be at least 199"),
+        ({"confidence": 0.999}, ConfigError, r"resamples must be at least 1999 .* got 1000"),
+        ({"resamples": 19, "confidence": 0.5}, ConfigError, r"resamples must be at least 20"),
+        ({"resamples": 50.5}, ConfigError, r"resamples must be a whole number, got 50\.5"),
+        ({"seed": 1.5}, ConfigError, r"seed must be a whole number, got 1\.5"),
+        ({"seed": True}, ConfigError, r"seed must be a whole number, got True"),
         ({"seed": -1}, ConfigError, r"seed must not be negative, got -1"),
         ({"threshold": 0.8}, ConfigError, r"threshold must lie in \(0, 0\.5\], got 0\.8"),
     ],

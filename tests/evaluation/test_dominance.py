@@ -191,6 +191,12 @@ def test_unusable_data_is_refused(models: Models):
         evaluate_dominance(model, None, _pairs(), progress=False)
     with pytest.raises(DataError, match=r"shapes \(4,\), \(3,\) and \(4,\)"):
         certificate_from_scores(np.zeros(4), np.zeros(3), np.array([True, False] * 2), paired=True)
+    for rows in (3, 5):
+        alternating = np.arange(rows) % 2 == 0
+        with pytest.raises(
+            DataError, match=f"paired rows come in twos, chosen and rejected, got {rows} rows"
+        ):
+            certificate_from_scores(np.zeros(rows), np.zeros(rows), alternating, paired=True)
     with pytest.raises(DataError, match="must alternate chosen and rejected"):
         certificate_from_scores(np.zeros(4), np.zeros(4), np.array([True, True, False, False]), paired=True)
 
@@ -200,7 +206,7 @@ def test_wrong_options_are_refused_before_scoring(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("scored")
 
     monkeypatch.setattr(dominance, "score_dataset", never)
-    with pytest.raises(ConfigError, match="resamples must be at least 20"):
+    with pytest.raises(ConfigError, match="resamples must be at least 39"):
         evaluate_dominance(*models, _pairs(), resamples=1)
 
 

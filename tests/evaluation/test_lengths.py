@@ -108,4 +108,4 @@ def test_effects_beside_length_survive():
 )
 def test_lengths_that_do_not_fit_are_refused(lengths: tuple[list[float], list[float]], message: str):
     with pytest.raises(DataError, match=message):
-        dominance_certificate([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], paired=False, resamples=20, lengths=lengths)
+        dominance_certificate([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], paired=False, resamples=39, lengths=lengths)

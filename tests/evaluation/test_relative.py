@@ -90,6 +90,18 @@ def test_few_samples_decide_nothing():
     assert "15 samples are too few to tell" in found[0].verdict
 
 
+@pytest.mark.parametrize("kind", ["paired", "unpaired"])
+def test_rows_that_all_share_one_prompt_are_drawn_one_by_one(kind: Any):
+    """Data without prompts, as a certificate takes it too."""
+    runs = {
+        name: replace(_run(kind, effect), prompts=np.full(240, "same"))
+        for name, effect in (("strong", 2.0), ("weak", 0.5))
+    }
+    found = compare_runs(runs, resamples=100)
+    assert found == compare_runs(runs, resamples=100, by_prompt=False)
+    assert (found[0].samples, certify_rows(runs["weak"], resamples=100).clusters) == (120, None)
+
+
 def test_runs_of_other_rows_or_tokenizers_are_refused():
     a = _run("paired", 1.0)
     with pytest.raises(ConfigError, match="at least two runs, got 1"):

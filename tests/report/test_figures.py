@@ -90,7 +90,7 @@ def test_words_name_stages_sides_and_numbers(stages: Stages):
     ("share", "words"), [(0.004, "under 1 %"), (0.15, "15 %"), (0.997, "over 99 %"), (1.0, "100 %")]
 )
 def test_shares_are_not_rounded_to_none_or_all(share: float, words: str):
-    certificate = dominance_certificate([0.0, 1.0], [0.5, 2.0], paired=True, resamples=20)
+    certificate = dominance_certificate([0.0, 1.0], [0.5, 2.0], paired=True, resamples=39)
     figure = reward_quantiles_figure({"stage": replace(certificate, violated_share=share)})
     assert f"{words} of levels violated" in _texts(figure)
 

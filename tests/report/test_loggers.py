@@ -153,7 +153,7 @@ def test_a_logger_that_fails_is_named_once_and_stops_nothing(caplog: pytest.LogC
     TensorBoardCallback.tb_writer.add_image.side_effect = RuntimeError("the disk is full")
     trainer = MagicMock()
     trainer.callback_handler.callbacks = [TensorBoardCallback()]
-    certificate = dominance_certificate(np.arange(30.0), np.arange(30.0) - 1, paired=True, resamples=20)
+    certificate = dominance_certificate(np.arange(30.0), np.arange(30.0) - 1, paired=True, resamples=39)
     show = FigureLogger(trainer)
     show("eval", 1, certificate)
     show("eval", 2, certificate)
@@ -163,7 +163,7 @@ def test_a_logger_that_fails_is_named_once_and_stops_nothing(caplog: pytest.LogC
 
 
 def test_pixels_are_those_of_the_figure() -> None:
-    certificate = dominance_certificate(np.arange(30.0), np.arange(30.0) - 1, paired=True, resamples=20)
+    certificate = dominance_certificate(np.arange(30.0), np.arange(30.0) - 1, paired=True, resamples=39)
     figure = reward_quantiles_figure({"step 1": certificate})
     figure.set_dpi(50)
     drawn = pixels(figure)

@@ -63,7 +63,7 @@ def dominance_certificate(  # noqa: PLR0913 - two samples, how they belong toget
         other: rewards of the other responses, (m,); when paired, n = m and row i answers the same prompt.
         paired: whether `preferred[i]` and `other[i]` belong together; pairs are then resampled jointly.
         confidence: confidence of intervals and of the quantile gap's pointwise band, in (0, 1).
-        resamples: bootstrap resamples, at least 20.
+        resamples: bootstrap resamples, at least 20 and `2 / (1 - confidence) - 1`: 39 at 95 %, 199 at 99 %.
         seed: seed of the resamples; the same seed gives the same certificate.
         threshold: largest violation ratio that counts as almost dominance, in (0, 1/2].
         order: 2 adds second order, dominance of integrated quantiles.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TypedDict
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from distal.errors import ConfigError, DataError
-from distal.evaluation.intervals import contrast_p_value, expanded_tail, percentile_interval, ratio_interval
+from distal.evaluation.intervals import (
+    contrast_p_value,
+    expanded_tail,
+    fewest_resamples,
+    percentile_interval,
+    ratio_interval,
+)
 from distal.evaluation.laws import Frame, Statistics, merged_cells
 from distal.evaluation.lengths import Strata
 from distal.evaluation.parts import RatioTest, SecondOrder
@@ -24,6 +31,10 @@ __all__ = ["LEVELS", "Compared", "Comparison", "Settings", "check_options", "com
 
 LEVELS: FloatArray = np.arange(1, 100) / 100
 """Levels of the quantile curves: 1 % to 99 %. Beyond, a held-out set has too few samples for a curve."""
+
+
+_FEWEST_RESAMPLES = 20
+"""Needed at any confidence, for quantiles of the draws to mean anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +73,19 @@ def check_options(
     Raises:
         ConfigError: an option out of range.
     """
+    for name, value in (("resamples", resamples), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ConfigError(f"{name} must be a whole number, got {value!r}")
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must lie strictly between 0 and 1, got {confidence}; 0.95 is usual")
-    if resamples < 20:
-        raise ConfigError(f"resamples must be at least 20 for an interval to mean anything, got {resamples}")
+    needed = max(_FEWEST_RESAMPLES, fewest_resamples(confidence))
+    if resamples < needed:
+        raise ConfigError(
+            f"resamples must be at least {needed} for intervals of confidence {confidence:g} to say anything, got "
+            f"{resamples}; with fewer none of them could lie below the threshold"
+        )
     if not 0 < threshold <= 0.5:
         raise ConfigError(
             f"threshold must lie in (0, 0.5], got {threshold}; above one half the other side dominates rather"
@@ -208,7 +226,7 @@ def _test(
         null = f"the violation ratio of order {order} is at least {settings.threshold:g}"
         found = RatioTest(null=null, p_value=p_value, method="bootstrap_error")
     else:
-        # By the normal law, which has no smallest p-value, as many slices need. Its size: docs, Testing dominance.
+        # By the normal law: instantaneous. Its size: docs, Testing dominance.
         outcome = dominance_test(
             torch.from_numpy(u),
             torch.from_numpy(v),

@@ -166,16 +166,13 @@ def certify_rows(
         DataError: only one label is present, or a score is missing.
         ConfigError: an option out of range, or an attribute that is not there.
     """
-    both = bool(rows.desirable.any()) and not bool(rows.desirable.all())
-    # All rows may share one prompt, as with data that has none: then there is nothing to keep together.
-    together = by_prompt and both and np.unique(rows.prompts).size > 1
     return certificate_from_scores(
         rows.policy,
         rows.reference,
         rows.desirable,
         paired=rows.kind == "paired",
         noise=rows.noise,
-        clusters=rows.clusters() if together else None,
+        clusters=rows.clusters() if by_prompt else None,
         lengths=rows.lengths() if length_controlled else None,
         attributes=rows.slices_by(slice_by) if slice_by else None,
         **options,
@@ -215,7 +212,7 @@ def certificate_from_scores(
         The certificate; for paired data with the margin view.
 
     Raises:
-        DataError: shapes differ, only one label is present, or paired rows do not alternate.
+        DataError: shapes differ, only one label is present, or paired rows do not alternate or are odd in number.
 
     Example:
         >>> import numpy as np
@@ -229,6 +226,11 @@ def certificate_from_scores(
         raise DataError(
             "there must be one policy score, one reference score and one label per row, got shapes "
             f"{policy.shape}, {reference.shape} and {desirable.shape}"
+        )
+    if paired and desirable.size % 2:
+        raise DataError(
+            f"paired rows come in twos, chosen and rejected, got {desirable.size} rows; complete the last pair or "
+            "leave it out"
         )
     if paired and not (desirable[0::2].all() and not desirable[1::2].any()):
         raise DataError("paired rows must alternate chosen and rejected; pass paired=False for labelled rows")

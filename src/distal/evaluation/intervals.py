@@ -21,10 +21,37 @@ import numpy as np
 from distal.evaluation.laws import Statistics
 from distal.evaluation.statistics import FloatArray
 
-__all__ = ["contrast_p_value", "expanded_tail", "percentile_interval", "ratio_interval", "ratio_of"]
+__all__ = [
+    "contrast_p_value",
+    "expanded_tail",
+    "fewest_resamples",
+    "interval_p_value",
+    "percentile_interval",
+    "ratio_interval",
+    "ratio_of",
+]
 
 _NORMAL = NormalDist()
 _ROUNDING = 1e-12
+_SLACK = 1e-9
+"""Relative rounding of levels: `1 - 0.9` is a little less than 0.1."""
+
+
+def fewest_resamples(confidence: float, questions: int = 1) -> int:
+    """Resamples from which an interval can end inside (0, 1): `ceil(2 / (1 - confidence)) - 1`.
+
+    Its ends are moved only where a bootstrap p-value, which is at least `1 / (1 + resamples)`, is at most half of
+    `1 - confidence`. With fewer resamples every interval is [0, 1].
+
+    Args:
+        confidence: of the interval, in (0, 1).
+        questions: how many are answered together, each at the level `(1 - confidence) / questions`.
+
+    Example:
+        >>> fewest_resamples(0.95), fewest_resamples(0.9), fewest_resamples(0.999), fewest_resamples(0.95, 8)
+        (39, 19, 1999, 319)
+    """
+    return math.ceil(2 * questions / (1 - confidence) * (1 - _SLACK)) - 1
 
 
 def expanded_tail(confidence: float, independent: int) -> float:
@@ -89,12 +116,46 @@ def ratio_interval(
     if not ratios.size:
         return None
     low, high = (float(end) for end in percentile_interval(ratios, expanded_tail(confidence, independent)))
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence) / 2 / (1 - _SLACK)
     if _p_value(excess, drawn_excess) > tail:
         low = 0.0
     if _p_value(-excess, -drawn_excess) > tail:
         high = 1.0
     return low, high
+
+
+def interval_p_value(observed: Statistics, draws: Statistics, threshold: float, *, independent: int) -> float:
+    """The least level `1 - confidence` at which the interval of the violation ratio lies below `threshold`.
+
+    Never less than `2 / (1 + resamples)`; 1 where no interval does.
+
+    Args:
+        observed: statistics of the samples, one row.
+        draws: statistics of the resamples.
+        threshold: in (0, 1).
+        independent: number of independent samples on the smaller side.
+    """
+    wrong, right, excess, drawn_excess = _sides(observed, draws, 1)
+    ratios = ratio_of(wrong, right)
+    reverse = 2 * _p_value(-excess, -drawn_excess)
+    if ratios.size < 2 or reverse >= 1:
+        return 1.0
+    # The upper end is below the threshold once as many of the draws as are not are left out above it.
+    beyond = float(np.mean(ratios >= threshold)) * ratios.size / (ratios.size - 1)
+    return max(reverse, _level_of(beyond, independent))
+
+
+def _level_of(tail: float, independent: int) -> float:
+    """The least level whose `expanded_tail` is at least `tail`, by bisection; 1 where there is none."""
+    if tail <= 0:
+        return 0.0
+    if expanded_tail(_ROUNDING, independent) < tail:
+        return 1.0
+    low, high = 0.0, 1.0
+    while high - low > _SLACK * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if expanded_tail(1 - middle, independent) >= tail else (middle, high)
+    return high
 
 
 def contrast_p_value(observed: Statistics, draws: Statistics, threshold: float, *, order: int = 1) -> float:

@@ -50,7 +50,7 @@ class EvaluationLog(TrainerCallback):
     Args:
         trainer: whose evaluations are written down; add the callback to it with `trainer.add_callback`.
         shown: also told of every certificate, as for figures.
-        resamples: of the bootstrap.
+        resamples: of the bootstrap, at least 39.
 
     Example:
         >>> EvaluationLog.__name__  # trainer.add_callback(EvaluationLog(trainer))

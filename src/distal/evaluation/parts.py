@@ -136,7 +136,8 @@ class Slice:
         violation_ratio_ci: its interval, not corrected for the number of slices.
         mean_gap: difference of means, nats; None where a side holds nothing.
         mean_gap_ci: its interval; None where not tested.
-        p_value: of the null that the ratio is at least the threshold; None where not tested.
+        p_value: of the null that the ratio is at least the threshold: the larger of the asymptotic test's and of the
+            least level at which the interval lies below the threshold; None where not tested.
         p_adjusted: the same after Holm's correction over all tested slices.
         dominates: whether `p_adjusted` is at most `1 - confidence`; None where not tested.
     """
@@ -163,7 +164,7 @@ class Slices:
     Attributes:
         slices: by attribute, then by value.
         correction: `holm`: over all tested slices of all attributes together.
-        level: probability of a single false "dominates" among them.
+        level: aimed-at probability of a single false "dominates" among them.
         tested: number of tested slices.
         threshold: largest violation ratio that counts as almost dominance.
     """

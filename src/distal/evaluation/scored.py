@@ -148,8 +148,11 @@ class ScoredRows:
         return self.noise is not None and bool(np.all(np.abs(differences) <= self.noise))
 
     def clusters(self) -> Any:
-        """Prompt labels as `dominance_certificate` takes them."""
-        return self._by_side(self.prompts)
+        """Prompt labels as `dominance_certificate` takes them; None where all rows share one prompt.
+
+        That is so with data that has no prompts: then there is nothing to keep together.
+        """
+        return self._by_side(self.prompts) if np.unique(self.prompts).size > 1 else None
 
     def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Completion lengths of preferred and of other rows."""
@@ -160,7 +163,7 @@ class ScoredRows:
 
         Args:
             names: `completion_length` (of a pair: the mean of both), `prompt_length`, or names of attributes; with
-                `:N` behind, numbers are cut into N bins.
+                `:N` behind, numbers of more than N values are cut into N bins.
 
         Raises:
             ConfigError: an unknown name, or a number of bins that is none.
@@ -213,11 +216,11 @@ def attribute_name(wanted: str) -> str:
     return _parsed(wanted)[0]
 
 
-def _parsed(wanted: str) -> tuple[str, int]:
-    """A name and its number of bins."""
+def _parsed(wanted: str) -> tuple[str, int | None]:
+    """A name and its number of bins, None where none was asked for."""
     name, colon, number = wanted.rpartition(":")
     if not colon:
-        return wanted, 4
+        return wanted, None
     if not number.isdecimal() or int(number) < 2:
         raise ConfigError(f"slice_by: {wanted!r}: behind the colon stands a number of bins, 2 or more")
     return name, int(number)

@@ -46,7 +46,7 @@ class CertifyOptions(ScoringOptions):
         compare: whether to compare every model with every other.
         by_prompt: whether rows of one prompt are resampled together.
         confidence: of the intervals.
-        resamples: bootstrap resamples.
+        resamples: bootstrap resamples, at least `2 / (1 - confidence) - 1`.
         seed: of the resamples.
         output: folder for `dominance.json` and `reward_quantiles.png`.
         plot: PNG file for the figure.
