@@ -15,7 +15,7 @@ Rule = Callable[..., Tensor]
 """Of transformers: batch, head, query position, key position -> whether the query may read the key."""
 
 _FEWEST_POSITIONS = 512
-_BLOCK = 2**22
+_BLOCK = 2**18
 """Pairs of positions that are looked at together."""
 
 _known: dict[Hashable, tuple[int, int | None]] = {}
