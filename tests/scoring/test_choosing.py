@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,16 @@ from transformers import (
 )
 
 from distal.errors import ConfigError
-from distal.scoring import PACKED, PADDED, PREFIX_SHARED, choose_layout, score_rows, why_padded
-from tests.scoring.architectures import ARCHITECTURES, SMALL, model_of
+from distal.scoring import (
+    PACKED,
+    PADDED,
+    PREFIX_SHARED,
+    attention,
+    choose_layout,
+    score_rows,
+    why_padded,
+)
+from tests.scoring.architectures import ARCHITECTURES, SMALL, model_of, random_rows
 
 STATEFUL = {
     "mamba": MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4),
@@ -148,6 +157,91 @@ def test_a_model_that_cannot_take_positions_is_padded_and_scored(make_llama, mak
     assert "packed is not for this model: a trial failed (TypeError" in caplog.text
     rows = make_rows(3)
     torch.testing.assert_close(score_rows(model, rows, layout), score_rows(make_llama().eval(), rows))
+
+
+def any_lengths(query, key, value, ends, key_ends, *longest: int, scale, window_size, enable_gqa):
+    """Attention over sequences of different lengths: one after another, by PyTorch's own attention."""
+    found = []
+    for s in range(len(ends) - 1):
+        q = query[ends[s] : ends[s + 1]].transpose(0, 1)
+        k, v = (x[key_ends[s] : key_ends[s + 1]].transpose(0, 1) for x in (key, value))
+        distance = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1] - torch.arange(k.shape[1])
+        seen = (distance >= 0) if window_size[0] < 0 else (distance >= 0) & (distance <= window_size[0])
+        attend = nn.functional.scaled_dot_product_attention
+        found.append(attend(q, k, v, seen, scale=scale, enable_gqa=enable_gqa).transpose(0, 1))
+    return torch.cat(found)
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel for sequences of different lengths in half precision, as on a GPU; the types that it was given."""
+    given: list[torch.dtype] = []
+
+    def noted(query, key, value, *lengths: Any, **settings):
+        given.extend(x.dtype for x in (query, key, value))
+        return any_lengths(query, key, value, *lengths, **settings)
+
+    monkeypatch.setattr(attention, "has_varlen_kernel", lambda device, dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(attention, "varlen_kernel", lambda: noted)
+    return given
+
+
+@pytest.mark.parametrize("config", ["llama", "mistral"])
+@pytest.mark.parametrize("layout", [PACKED, PREFIX_SHARED], ids=lambda layout: layout.name)
+def test_mixed_precision_takes_the_kernel(kernel, layout, config):
+    """Weights in float32, and queries too, behind their rotary positions: autocast casts them, so the kernel can."""
+    model = model_of(ARCHITECTURES[config])
+    assert why_padded(model, layout, in_one_call=True) is not None  # in float32 there is no kernel
+    assert kernel == []
+    assert why_padded(model, layout, torch.bfloat16, in_one_call=True) is None
+    assert set(kernel) == {torch.bfloat16}
+    rows = random_rows()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = score_rows(model, rows, layout)
+    torch.testing.assert_close(scores, score_rows(model, rows), rtol=2e-2, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (LlamaConfig(**SMALL, head_dim=512), "LlamaAttention: heads of 512 and 512 dimensions"),
+        (ARCHITECTURES["gemma2"], "Gemma2Attention: attention eager"),
+    ],
+    ids=["long heads", "eager"],
+)
+def test_what_the_kernel_cannot_do_is_found_by_the_trial(kernel, config, why):
+    """Right by the trial, but slow on a GPU: one call of attention for each row in each layer."""
+    model = model_of(config, torch.bfloat16)
+    assert why_padded(model, PACKED) is None
+    assert why in str(why_padded(model, PACKED, in_one_call=True))
+    assert kernel == []
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (TypeError("an unexpected argument"), "WARNING"),
+        (AttributeError("no such"), "WARNING"),
+        (RuntimeError("this device"), "INFO"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_told_where_nobody_asked_for_a_layout_too(
+    error, level, make_llama, caplog
+):
+    """It is a fault of a program, not a property of the model."""
+
+    def refuse(_module, _args, given):
+        if given["position_ids"] is not None:
+            raise error
+
+    model = make_llama().eval()
+    model.register_forward_pre_hook(
+        lambda module, args, given: refuse(module, args, {"position_ids": None} | given), with_kwargs=True
+    )
+    with caplog.at_level(logging.INFO):
+        assert choose_layout("auto", [model]) == PADDED
+    assert [record.levelname for record in caplog.records if "layout" in record.message] == [level]
+    assert f"a trial failed ({type(error).__name__}: {error})" in caplog.text
 
 
 def test_policy_and_reference_share_the_layout(make_llama):

@@ -27,8 +27,10 @@ from distal.scoring.head import (
     head_log_probs,
     head_of,
     plain_head,
+    tiles,
     weighted_sum,
 )
+from distal.scoring.head.tiles import add_wide_product
 from tests.scoring.architectures import SMALL, one_by_one
 
 N, H, V = 7, 5, 11
@@ -167,6 +169,31 @@ def test_matrix_products_of_a_trained_head(way, expected):
         else:
             head_log_probs(hidden, weight, None, targets, keep_logits=way == "kept").sum().backward()
     assert products.count == expected
+
+
+@pytest.mark.parametrize(("dtype", "adds"), [(torch.bfloat16, True), (torch.float16, False)])
+def test_a_total_of_another_type_is_added_to_by_every_version(dtype, adds, monkeypatch):
+    """By stand-ins for what PyTorch has on CUDA: some versions want the total in the type of the operands."""
+
+    def mm(a, b, *, out_dtype):
+        return a.to(out_dtype) @ b.to(out_dtype)
+
+    def addmm(total, a, b, *, out_dtype, out):
+        if not adds and total.dtype != b.dtype:
+            raise RuntimeError("self and mat2 must have the same dtype")
+        return out.copy_(total + mm(a, b, out_dtype=out_dtype))
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(torch, "addmm", addmm)
+    monkeypatch.setattr(tiles, "PRODUCT_BYTES", 3 * 4 * H)  # three rows at a time
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.randn(V, N, generator=draw).to(dtype), torch.randn(N, H, generator=draw).to(dtype)
+    total = torch.randn(V, H, generator=draw)
+    expected = total.double() + a.double() @ b.double()
+    found = add_wide_product(total, a, b)
+    assert found.dtype == torch.float32
+    assert found is total
+    torch.testing.assert_close(total.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 class Products(TorchDispatchMode):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from distal.errors import ModelError
 from distal.scoring import (
@@ -49,6 +49,48 @@ def test_base_under_a_new_adapter_shares_the_bare_model_s_fingerprint(make_llama
     wrapped = get_peft_model(make_llama(), LORA)
     assert weights_fingerprint(wrapped, with_adapters=False) == bare
     assert weights_fingerprint(wrapped) != bare
+
+
+def adapted(make_llama, **settings):
+    """The same weights, of the adapter too, whatever its settings."""
+    torch.manual_seed(0)
+    model = get_peft_model(make_llama(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **settings))
+    shift(model)
+    return model
+
+
+@pytest.mark.parametrize("settings", [{"lora_alpha": 64}, {"lora_alpha": 4, "use_rslora": True}])
+def test_equal_weights_that_adapters_scale_otherwise_are_another_model(make_llama, make_rows, settings):
+    one, other = adapted(make_llama, lora_alpha=4), adapted(make_llama, **settings)
+    rows = make_rows(2)
+    assert not np.allclose(score_row_list(one, rows), score_row_list(other, rows), atol=1e-3)
+    assert weights_fingerprint(one) != weights_fingerprint(other)
+    assert weights_fingerprint(one) == weights_fingerprint(adapted(make_llama, lora_alpha=4))
+    assert weights_fingerprint(one, with_adapters=False) == weights_fingerprint(other, with_adapters=False)
+
+
+def test_the_active_adapter_is_part_of_the_model(make_llama, make_rows):
+    model = adapted(make_llama)
+    model.add_adapter("other", LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    rows, found, scores = make_rows(2), [], []
+    for name in ("default", "other", "default"):
+        model.set_adapter(name)
+        found.append(weights_fingerprint(model))
+        scores.append(score_row_list(model, rows))
+    with model.disable_adapter():
+        found.append(weights_fingerprint(model))
+        scores.append(score_row_list(model, rows))
+    assert found[0] == found[2]
+    assert len(set(found)) == len({tuple(s.tolist()) for s in scores}) == 3
+
+
+def test_an_adapter_that_was_saved_is_the_same_model(make_llama, tmp_path):
+    """Where it was loaded from, and for what, is no part of it."""
+    model = adapted(make_llama, lora_alpha=4)
+    model.save_pretrained(tmp_path)
+    assert weights_fingerprint(PeftModel.from_pretrained(make_llama(), tmp_path)) == weights_fingerprint(
+        model
+    )
 
 
 def test_adapters_off_scores_like_the_bare_model(make_llama, make_rows, tmp_path):

@@ -8,7 +8,8 @@ from distal.scoring.cached import CachedScores
 from distal.scoring.choosing import LAYOUT_NAMES, LayoutName, choose_layout, why_padded
 from distal.scoring.dataset import DatasetRows, Passes, autocast, score_dataset, score_row_list
 from distal.scoring.fingerprint import weights_fingerprint
-from distal.scoring.layouts import PACKED, PADDED, PREFIX_SHARED, LaidOutBatch, Layout, PrefixShared, pad_rows
+from distal.scoring.laid_out import LaidOutBatch
+from distal.scoring.layouts import PACKED, PADDED, PREFIX_SHARED, Layout, PrefixShared, pad_rows
 from distal.scoring.logprobs import mean_token_entropy, score_rows, token_log_probs, unwrap, weighted_score
 from distal.scoring.precision import compute_dtype, score_noise
 from distal.scoring.reference import (

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from distal.errors import ModelError
+from distal.scoring.rules import Rule, window_or_grid
 from distal.scoring.segments import Segments, VarlenIndex
 from distal.scoring.varlen import attend_varlen, has_varlen_kernel, varlen_kernel
 
@@ -38,6 +39,7 @@ __all__ = [
     "is_flash",
     "is_known",
     "needs_padding_mask",
+    "noting_slow_attention",
     "register_attention",
     "unwrap",
 ]
@@ -48,7 +50,17 @@ _FLASH = "flash_attention"
 _LARGEST_HEAD = 256
 """Dimensions of a head that kernels for sequences of different lengths take."""
 
-_segments: ContextVar[Segments | None] = ContextVar("segments", default=None)
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the forward pass that is under way reads."""
+
+    segments: Segments
+    varlen: VarlenIndex
+
+
+_read: ContextVar[_Read | None] = ContextVar("read", default=None)
+_slow: ContextVar[list[str] | None] = ContextVar("slow", default=None)
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class SegmentedMask:
         rule: (L, L) bool over positions, for rules that are neither causal nor a window.
         dtype: None for boolean masks, else the type of masks that are added to the attention's logits.
         device: of the masks.
+        varlen: lengths and keys for a kernel that takes all segments at once, on the same device.
     """
 
     segments: Segments
@@ -68,6 +81,7 @@ class SegmentedMask:
     rule: Tensor | None
     dtype: torch.dtype | None
     device: torch.device
+    varlen: VarlenIndex
 
     @cached_property
     def by_position(self) -> Tensor:
@@ -93,20 +107,16 @@ class SegmentedMask:
             return None
         return self.by_position[None, None, offset : offset + length, : offset + length]
 
-    @cached_property
-    def varlen_index(self) -> VarlenIndex:
-        """Lengths and keys for a kernel that takes them all at once."""
-        return self.segments.varlen_index(self.device)
-
 
 @contextmanager
-def attending_to(model: nn.Module, segments: Segments) -> Generator[dict[str, Any]]:
+def attending_to(model: nn.Module, segments: Segments, varlen: VarlenIndex) -> Generator[dict[str, Any]]:
     """While open, forward passes of a model read one row made of these segments.
 
     Args:
         model: of transformers, possibly wrapped, with attention `sdpa` or `eager`; or, where no segment has a parent,
             FlashAttention.
         segments: of the row.
+        varlen: their `varlen_index`, on the model's device.
 
     Yields:
         What the forward pass must be given beside tokens and positions.
@@ -116,7 +126,7 @@ def attending_to(model: nn.Module, segments: Segments) -> Generator[dict[str, An
     """
     device = next(model.parameters()).device
     if is_flash(model):
-        yield _flash_arguments(segments, device)
+        yield _flash_arguments(varlen)
         return
     register_attention()
     configs = {
@@ -132,16 +142,27 @@ def attending_to(model: nn.Module, segments: Segments) -> Generator[dict[str, An
         )
     for key, config in configs.items():
         _set(config, names[key])
-    token = _segments.set(segments)
+    token = _read.set(_Read(segments, varlen))
     try:
         # With a mask given, models do not look for several sequences in the positions: the segments say it all.
         yield {"attention_mask": torch.ones(1, segments.n_tokens, dtype=torch.long, device=device)}
     finally:
-        _segments.reset(token)
+        _read.reset(token)
         # Checkpointed layers run again in the backward pass, and look their attention up then.
         if not (torch.is_grad_enabled() and _checkpointed(model)):
             for key, config in configs.items():
                 _set(config, before[key])
+
+
+@contextmanager
+def noting_slow_attention() -> Generator[list[str]]:
+    """While open, layers that take segments one by one, instead of all in one call, say so and why."""
+    found: list[str] = []
+    token = _slow.set(found)
+    try:
+        yield found
+    finally:
+        _slow.reset(token)
 
 
 def attention_name(model: nn.Module) -> str:
@@ -196,9 +217,8 @@ def needs_padding_mask(model: nn.Module) -> bool:
     )
 
 
-def _flash_arguments(segments: Segments, device: torch.device) -> dict[str, Any]:
+def _flash_arguments(index: VarlenIndex) -> dict[str, Any]:
     """What FlashAttention in transformers takes in place of a mask."""
-    index = segments.varlen_index(device)
     if index.keys is not None:
         raise ModelError(
             "FlashAttention as transformers calls it shares no prompts; use layout: packed, or attention sdpa"
@@ -227,40 +247,21 @@ def _mask(kind: str, **given: Any) -> Any:
     """The mask function of transformers' interface: one call for each kind of layer, before the layers run."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 
-    segments = _segments.get()
-    if segments is None:
+    read = _read.get()
+    if read is None:
         return ALL_MASK_ATTENTION_FUNCTIONS[kind](**given)
+    segments = read.segments
     if given["batch_size"] != 1 or not given["q_length"] == given["kv_length"] == segments.n_tokens:
         raise ModelError("the model asks for a mask of another shape than the row that it reads")
     if given.get("use_vmap"):
         raise ModelError("the model adds a mask of its own, which may not go by position")
-    rule: Callable[..., Tensor] = given.get("mask_function", causal_mask_function)
+    rule: Rule = given.get("mask_function", causal_mask_function)
     device = torch.device(given.get("device", "cpu"))
     dtype = given.get("dtype", torch.float32) if kind == "eager" else None
     if rule is causal_mask_function:
-        return SegmentedMask(segments, None, None, dtype, device)
-    allowed = _evaluate(rule, segments.n_positions, device)
-    window = int(allowed[-1].sum())
-    positions = torch.arange(segments.n_positions, device=allowed.device)
-    distance = positions[:, None] - positions
-    if torch.equal(allowed, (distance >= 0) & (distance < window)):
-        whole = window >= segments.n_positions
-        return SegmentedMask(segments, None if whole else window, None, dtype, device)
-    return SegmentedMask(segments, None, allowed.to(device), dtype, device)
-
-
-def _evaluate(rule: Callable[..., Tensor], n: int, device: torch.device) -> Tensor:
-    """(n, n) bool of a rule over positions; on the host where it can be, so as not to wait for a device."""
-    try:
-        return _grid(rule, n, torch.device("cpu"))
-    except RuntimeError:
-        return _grid(rule, n, device)
-
-
-def _grid(rule: Callable[..., Tensor], n: int, device: torch.device) -> Tensor:
-    first, positions = torch.zeros(1, dtype=torch.long, device=device), torch.arange(n, device=device)
-    found = rule(first[:, None, None, None], first[None, :, None, None], positions[:, None], positions)
-    return found.expand(1, 1, n, n)[0, 0]
+        return SegmentedMask(segments, None, None, dtype, device, read.varlen)
+    window, allowed = window_or_grid(rule, segments.n_positions, device)
+    return SegmentedMask(segments, window, allowed, dtype, device, read.varlen)
 
 
 def _attend(
@@ -279,13 +280,16 @@ def _attend(
     if given.get("position_bias") is not None:
         raise ModelError("the model adds a bias to attention, which does not go by position")
     mask = attention_mask
-    if kind == "sdpa" and _kernel_can(mask, query, value, given):
-        kernel = varlen_kernel()
-        assert kernel is not None
+    dtype = _type_under_autocast(query)
+    reason = _why_no_kernel(kind, mask, query, value, dtype, given)
+    kernel = varlen_kernel() if reason is None else None
+    if kernel is not None:
+        q, k, v = (x.to(dtype) for x in (query, key, value))
         scale = given.get("scaling")
-        return attend_varlen(
-            query, key, value, mask.varlen_index, scale=scale, window=mask.window, kernel=kernel
-        ), None
+        return attend_varlen(q, k, v, mask.varlen, scale=scale, window=mask.window, kernel=kernel), None
+    slow = _slow.get()
+    if slow is not None:
+        slow.append(f"{type(module).__name__}: {reason}")
     lengths = list(mask.segments.lengths)
     # Splitting, unlike slicing, has a backward pass that costs one copy however many parts there are.
     q, k, v = (x.split(lengths, dim=2) for x in (query, key, value))
@@ -300,15 +304,27 @@ def _joined(parts: tuple[Tensor, ...], chain: tuple[int, ...]) -> Tensor:
     return parts[chain[0]] if len(chain) == 1 else torch.cat([parts[k] for k in chain], dim=2)
 
 
-def _kernel_can(mask: SegmentedMask, query: Tensor, value: Tensor, given: dict[str, Any]) -> bool:
-    size = query.shape[-1]
-    return (
-        has_varlen_kernel(query.device, query.dtype)
-        and mask.rule is None
-        and not given.get("dropout")
-        and given.get("softcap") is None
-        and size == value.shape[-1] <= _LARGEST_HEAD
-    )
+def _type_under_autocast(query: Tensor) -> torch.dtype:
+    """The type that attention `sdpa` computes in: mixed precision casts its operands, whatever type they come in."""
+    kind = query.device.type
+    mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if mixed and query.dtype != torch.float64 else query.dtype
+
+
+def _why_no_kernel(
+    kind: str, mask: SegmentedMask, query: Tensor, value: Tensor, dtype: torch.dtype, given: dict[str, Any]
+) -> str | None:
+    """Why the segments are attended to one by one; None where one call of a kernel does."""
+    sizes = query.shape[-1], value.shape[-1]
+    reasons = {
+        f"attention {kind}": kind != "sdpa",
+        f"no kernel on {query.device.type} in {dtype}": not has_varlen_kernel(query.device, dtype),
+        "a rule that is no window": mask.rule is not None,
+        "dropout": bool(given.get("dropout")),
+        "a soft cap": given.get("softcap") is not None,
+        f"heads of {sizes[0]} and {sizes[1]} dimensions": sizes[0] != sizes[1] or sizes[0] > _LARGEST_HEAD,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _own_function(kind: str, module: nn.Module) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from distal.scoring.attention import (
     is_compiled,
     is_flash,
     is_known,
+    noting_slow_attention,
     unwrap,
 )
 from distal.scoring.dataset import autocast, evaluating
@@ -78,32 +79,56 @@ def choose_layout(
         return PADDED
     wanted, why = (_BY_NAME[name], "as set") if name != "auto" else _fastest(models[0], autocast_dtype)
     found: Layout = wanted
+    level = logging.INFO
+    # Where segments would be attended to one by one on an accelerator, padding is faster.
+    in_one_call = name == "auto" and next(models[0].parameters()).device.type != "cpu"
     for model in models:
-        reason = why_padded(model, wanted, autocast_dtype) if wanted != PADDED else None
+        reason, failure = None, None
+        if wanted != PADDED:
+            reason, failure = _objection(model, wanted, autocast_dtype, in_one_call=in_one_call)
         # One rank speaks for all: they must make the same passes.
         reason = word_from_first_rank(reason or "") or None
         if reason is not None:
             found, why = PADDED, f"{wanted.name} is not for this model: {reason}"
+            # A call that does not fit is a fault of this library, or of a version that it does not know.
+            if name != "auto" or isinstance(failure, TypeError | AttributeError):
+                level = logging.WARNING
             break
-    logger.log(
-        logging.WARNING if found != wanted and name != "auto" else logging.INFO,
-        "layout %s: %s",
-        found.name,
-        why,
-    )
+    logger.log(level, "layout %s: %s", found.name, why)
     return found
 
 
-def why_padded(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None = None) -> str | None:
-    """Why a model must not be scored in a layout; None where nothing speaks against it, a trial included."""
+def why_padded(
+    model: nn.Module,
+    layout: Layout,
+    autocast_dtype: torch.dtype | None = None,
+    *,
+    in_one_call: bool = False,
+) -> str | None:
+    """Why a model must not be scored in a layout; None where nothing speaks against it, a trial included.
+
+    Args:
+        model: a causal language model.
+        layout: that is asked about.
+        autocast_dtype: mixed precision, as in scoring.
+        in_one_call: whether it speaks against the layout that attention takes segments one by one. That is right, and
+            slow on an accelerator.
+    """
+    return _objection(model, layout, autocast_dtype, in_one_call=in_one_call)[0]
+
+
+def _objection(
+    model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None, *, in_one_call: bool
+) -> tuple[str | None, Exception | None]:
+    """What speaks against a layout, and the exception by which a trial failed."""
     stated = _stated_reason(model, layout)
     if stated is not None:
-        return stated
+        return stated, None
     try:
-        return _trial(model, layout, autocast_dtype)
+        return _trial(model, layout, autocast_dtype, in_one_call=in_one_call), None
     except Exception as error:  # whatever it is, the model cannot be scored in this way
         logger.debug("the trial of layout %s failed", layout.name, exc_info=True)
-        return f"a trial failed ({type(error).__name__}: {error})"
+        return f"a trial failed ({type(error).__name__}: {error})", error
 
 
 def _fastest(model: nn.Module, autocast_dtype: torch.dtype | None) -> tuple[Layout, str]:
@@ -172,7 +197,9 @@ def _rope_type(config: Any) -> str:
     return str(stated.get("rope_type", stated.get("type"))) if isinstance(stated, dict) else ""
 
 
-def _trial(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None) -> str | None:
+def _trial(
+    model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None, *, in_one_call: bool
+) -> str | None:
     """What a trial shows against it."""
     if isinstance(layout, PrefixShared):
         layout = PrefixShared(least=1)
@@ -181,7 +208,8 @@ def _trial(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None)
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad(), autocast(device, autocast_dtype):
         alone = torch.cat([score_rows(model, [row]) for row in rows])
-        together = score_rows(model, rows, layout)
+        with noting_slow_attention() as slow:
+            together = score_rows(model, rows, layout)
         replaced = score_rows(model, [*map(_other, rows[:-1]), rows[-1]], layout)
     dtype = compute_dtype(model, autocast_dtype)
     allowed = NOISE_ALLOWED * score_noise(dtype, [row.scored_length for row in rows])
@@ -197,6 +225,8 @@ def _trial(model: nn.Module, layout: Layout, autocast_dtype: torch.dtype | None)
         return f"a row scores {off.max():.2g} nats otherwise than by itself"
     if not moved <= (allowed[-1] if experts else min(_LEAK, allowed[-1])):
         return f"a row's score moves by {moved:.2g} nats when the other rows are replaced"
+    if in_one_call and slow:
+        return f"its attention would take rows one by one ({slow[0]})"
     return None
 
 

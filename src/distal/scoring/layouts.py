@@ -25,15 +25,15 @@ from torch import Tensor
 
 from distal.errors import DataError
 from distal.scoring.batching import cut_by_count, cut_by_tokens, pack_by_tokens
+from distal.scoring.laid_out import LaidOutBatch, laid_out_on
 from distal.scoring.segments import Segments
-from distal.scoring.targets import ids_of, scored_only, stretches, targets_of
+from distal.scoring.targets import ids_of, stretches
 from distal.types import TokenRow
 
 __all__ = [
     "PACKED",
     "PADDED",
     "PREFIX_SHARED",
-    "LaidOutBatch",
     "Layout",
     "Packed",
     "Padded",
@@ -43,41 +43,6 @@ __all__ = [
 
 WORTH_SHARING = 8
 """Shortest prompt that is shared, tokens: below, attention in one more piece costs about as much as it saves."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaidOutBatch:
-    """Rows laid out for one forward pass.
-
-    Attributes:
-        input_ids: (B, T) token ids; the id at padded places is arbitrary, and no token of a row reads it.
-        attention_mask: (B, T) True where a token stands; None where one stands everywhere.
-        position_ids: (B, T) position of each token in its sequence; None where the model's own count is right.
-        segments: what stands in the one row (B = 1) and who reads whom; None where every row is a sequence.
-        predictions: (N,) places, numbered through all B rows, where the model, having read all up to there,
-            predicts a scored completion token; those of the first row first, in the order of its tokens. A place
-            occurs more than once where answers share their prompt.
-        targets: (N,) the predicted tokens.
-        counts: scored completion tokens of each row, R numbers on the host.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor | None
-    position_ids: Tensor | None
-    segments: Segments | None
-    predictions: Tensor
-    targets: Tensor
-    counts: tuple[int, ...]
-
-    def sum_by_row(self, token_values: Tensor) -> Tensor:
-        """Sum N per-token values within their rows: (N,) -> (R,).
-
-        A masked scatter and a row sum: unlike an indexed addition it is deterministic on every device.
-        """
-        counts = torch.tensor(self.counts)
-        taken = (torch.arange(max(self.counts)) < counts[:, None]).to(token_values.device)
-        grid = torch.zeros(taken.shape, dtype=token_values.dtype, device=token_values.device)
-        return grid.masked_scatter(taken, token_values).sum(dim=1)
 
 
 class Layout(Protocol):
@@ -133,15 +98,8 @@ class Padded:
         filling = input_ids.gather(1, torch.tensor([[row.prompt_length] for row in rows]))
         input_ids = torch.where(taken, input_ids, filling)
         starts = [k * width + row.prompt_length - 1 for k, row in enumerate(rows)]
-        return LaidOutBatch(
-            input_ids.to(device),
-            taken.to(device) if padded else None,
-            None,
-            None,
-            scored_only(rows, stretches(starts, [row.completion_length for row in rows])).to(device),
-            targets_of(rows).to(device),
-            tuple(row.scored_length for row in rows),
-        )
+        predictions = stretches(starts, [row.completion_length for row in rows])
+        return laid_out_on(device, rows, input_ids, taken if padded else None, predictions)
 
     def places(self, rows: Sequence[TokenRow]) -> int:
         """See `Layout`."""
@@ -338,15 +296,7 @@ def _in_one_row(
     predictions: Tensor,
     device: torch.device | str,
 ) -> LaidOutBatch:
-    return LaidOutBatch(
-        torch.cat(list(tokens))[None].to(device),
-        None,
-        segments.position_ids()[None].to(device),
-        segments,
-        scored_only(rows, predictions).to(device),
-        targets_of(rows).to(device),
-        tuple(row.scored_length for row in rows),
-    )
+    return laid_out_on(device, rows, torch.cat(list(tokens))[None], None, predictions, segments)
 
 
 def _check(rows: Sequence[TokenRow]) -> None:

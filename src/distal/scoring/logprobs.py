@@ -30,7 +30,9 @@ from distal.scoring.head import (
     token_log_probs,
     weighted_sum,
 )
-from distal.scoring.layouts import PADDED, LaidOutBatch, Layout, pad_rows
+from distal.scoring.laid_out import LaidOutBatch
+from distal.scoring.layouts import PADDED, Layout, pad_rows
+from distal.scoring.transfer import sent_to
 from distal.types import TokenRow
 
 __all__ = ["mean_token_entropy", "score_rows", "token_log_probs", "unwrap", "weighted_score"]
@@ -77,12 +79,13 @@ def weighted_score(
         0-d, nats.
     """
     batch = layout.lay_out(rows, device=_device(model))
+    weights = sent_to(_device(model), weights)
     transform = _transform(model, batch)
     if transform is not None:
         states, dtype = _completion_states(model, batch)
         head: Any = head_of(model)
         if dtype != torch.float16:  # whose loss scale must come in before gradients are formed
-            by_token = _weights_of_tokens(batch, weights.to(states.device))
+            by_token = _weights_of_tokens(batch, weights)
             return weighted_sum(
                 states,
                 head.weight,
@@ -96,7 +99,7 @@ def weighted_score(
     else:
         log_probs = token_log_probs(_completion_logits(model, batch), batch.targets)
     scores = batch.sum_by_row(log_probs)
-    return (scores * weights.to(scores.device)).sum()
+    return (scores * weights).sum()
 
 
 @torch.no_grad()
@@ -161,12 +164,12 @@ def _weights_of_tokens(batch: LaidOutBatch, weights: Tensor) -> Tensor:
 
 
 def _forward(model: nn.Module, batch: LaidOutBatch) -> Any:
-    if batch.segments is None:
+    if batch.segments is None or batch.varlen is None:
         # Without a mask the model takes its fastest attention kernel.
         padded = batch.attention_mask is not None and needs_padding_mask(model)
         mask = cast(Tensor, batch.attention_mask).long() if padded else None
         return model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)
-    with attending_to(model, batch.segments) as given:
+    with attending_to(model, batch.segments, batch.varlen) as given:
         return model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **given)
 
 

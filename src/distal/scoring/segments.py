@@ -15,13 +15,31 @@ Shape letters: T tokens of all segments, S segments, K keys of all segments (a s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-__all__ = ["Segments", "VarlenIndex"]
+__all__ = ["KeyIndex", "Segments", "VarlenIndex"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyIndex:
+    """Which of the T tokens each of the K keys is, and the other way round.
+
+    Attributes:
+        tokens: (K,) the token that each key is.
+        own: (T,) for each token, the place of its key among those of its own segment.
+        again: for the first segment that reads its parents' tokens, the second, ...: places of such keys, and their
+            tokens, of which none occurs twice.
+    """
+
+    tokens: Tensor
+    own: Tensor
+    again: tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +47,33 @@ class VarlenIndex:
     """What attention over sequences of different lengths needs to know.
 
     Attributes:
-        keys: (K,) which of the T tokens each key is; None where keys and queries are the same tokens.
         queries_end: (S + 1,) int32, where each segment's queries begin and end.
         keys_end: (S + 1,) int32, likewise of its keys.
         longest_query: tokens of the longest segment.
         longest_key: most keys of a segment.
+        keys: None where keys and queries are the same tokens.
     """
 
-    keys: Tensor | None
     queries_end: Tensor
     keys_end: Tensor
     longest_query: int
     longest_key: int
+    keys: KeyIndex | None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in an order of their own."""
+        keys = self.keys
+        shared = [] if keys is None else [keys.tokens, keys.own, *(x for pair in keys.again for x in pair)]
+        return [self.queries_end, self.keys_end, *shared]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> VarlenIndex:
+        """The same index with other tensors, such as copies on a device, in the order of `tensors`."""
+        queries_end, keys_end, *shared = tensors
+        keys = None
+        if shared:
+            keys = KeyIndex(shared[0], shared[1], tuple(zip(shared[2::2], shared[3::2], strict=True)))
+        return VarlenIndex(queries_end, keys_end, self.longest_query, self.longest_key, keys)
 
 
 @dataclass(frozen=True)
@@ -101,20 +134,38 @@ class Segments:
         positions = self.position_ids()
         return reads[owner[:, None], owner] & (positions <= positions[:, None])
 
-    def varlen_index(self, device: torch.device | str = "cpu") -> VarlenIndex:
-        """The same as lengths and gathered keys; see `VarlenIndex`."""
-        starts = [0, *torch.tensor(self.lengths).cumsum(0).tolist()]
+    def varlen_index(self) -> VarlenIndex:
+        """The same as lengths and gathered keys, on the host; see `VarlenIndex`."""
         counts = [offset + length for offset, length in zip(self.offsets, self.lengths, strict=True)]
-        keys = None
-        if any(parent >= 0 for parent in self.parents):
-            stretches = [
-                torch.arange(starts[k], starts[k] + self.lengths[k]) for chain in self.chains for k in chain
-            ]
-            keys = torch.cat(stretches).to(device)
         return VarlenIndex(
-            keys,
-            torch.tensor(starts, dtype=torch.int32, device=device),
-            torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device),
+            torch.tensor(_ends(self.lengths), dtype=torch.int32),
+            torch.tensor(_ends(counts), dtype=torch.int32),
             max(self.lengths),
             max(counts),
+            self._key_index() if any(parent >= 0 for parent in self.parents) else None,
         )
+
+    def _key_index(self) -> KeyIndex:
+        starts, tokens, own = _ends(self.lengths), list[Tensor](), list[Tensor]()
+        again: list[tuple[list[Tensor], list[Tensor]]] = []
+        readers = [0] * len(self.lengths)
+        place = 0
+        for chain in self.chains:
+            for k in chain:
+                tokens.append(torch.arange(starts[k], starts[k + 1]))
+                places = torch.arange(place, place + self.lengths[k])
+                place += self.lengths[k]
+                if k == chain[-1]:
+                    own.append(places)
+                    continue
+                if readers[k] == len(again):
+                    again.append(([], []))
+                for found, part in zip(again[readers[k]], (places, tokens[-1]), strict=True):
+                    found.append(part)
+                readers[k] += 1
+        joined = tuple((torch.cat(places), torch.cat(read)) for places, read in again)
+        return KeyIndex(torch.cat(tokens), torch.cat(own), joined)
+
+
+def _ends(lengths: Sequence[int]) -> list[int]:
+    return [0, *accumulate(lengths)]

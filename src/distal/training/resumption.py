@@ -24,6 +24,7 @@ from distal.data import TokenizedPreferences
 from distal.errors import ConfigError
 from distal.objectives import Objective
 from distal.scoring import compute_dtype
+from distal.scoring.adapters import adapter_settings
 from distal.scoring.partitioned import whole_shape
 from distal.training.models import has_dropout
 
@@ -46,7 +47,6 @@ _OPTIMIZER = (
     "adam_epsilon",
 )
 _SCHEDULE = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm")
-_NOT_THE_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping")
 _VERSIONS = ("torch", "transformers", "accelerate", "peft")
 
 _REFUSED = {
@@ -212,18 +212,7 @@ def _weights(model: nn.Module, frozen: str | None) -> Section:
         "trained_parameters": sum(int(np.prod(shape)) for _, shape, _ in entries),
         "names_and_shapes": hashlib.sha256(repr(entries).encode()).hexdigest(),
         "frozen_weights": frozen,
-        **_adapters(model),
-    }
-
-
-def _adapters(model: nn.Module) -> Section:
-    """Settings of PEFT adapters, such as the factor by which an update is scaled."""
-    adapters: Mapping[str, Any] = getattr(model, "peft_config", {})
-    return {
-        f"{adapter}.{key}": value
-        for adapter, config in adapters.items()
-        for key, value in config.to_dict().items()
-        if key not in _NOT_THE_ADAPTER
+        **adapter_settings(model),
     }
 
 

@@ -12,6 +12,7 @@ size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +22,18 @@ from torch.autograd.function import once_differentiable
 
 from distal.scoring.head.transform import LogitTransform
 
-__all__ = ["KeptResidual", "Recomputed", "StoredGradient", "WeightedSum", "log_probs_only", "token_log_probs"]
+__all__ = [
+    "KeptResidual",
+    "Recomputed",
+    "StoredGradient",
+    "WeightedSum",
+    "add_wide_product",
+    "log_probs_only",
+    "token_log_probs",
+]
+
+PRODUCT_BYTES = 2**28
+"""Bytes of a product that is added to a total in a step of its own."""
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -342,9 +354,31 @@ def _add_product(total: Tensor | None, a: Tensor, b: Tensor, *, keep_type: bool)
     if a.is_cuda:
         if total is None:
             return torch.mm(a, b, out_dtype=torch.float32)
-        return torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+        return add_wide_product(total, a, b)
     part = torch.mm(a, b)
     return part.float() if total is None else total.add_(part)
+
+
+def add_wide_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`total += a b` for a float32 total and narrower operands, whose products are summed in float32 (CUDA)."""
+    if _adds_wide_products(a.device, a.dtype):
+        return torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    # Some rows at a time, so that the product is never there as a whole beside the total.
+    step = max(1, PRODUCT_BYTES // (4 * b.shape[1]))
+    for rows, part in zip(a.split(step), total.split(step), strict=True):
+        part.add_(torch.mm(rows, b, out_dtype=torch.float32))
+    return total
+
+
+@cache
+def _adds_wide_products(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this version of PyTorch adds products to a total of another type: some want it in the operands' type."""
+    total, a = torch.zeros(8, 8, device=device), torch.zeros(8, 8, dtype=dtype, device=device)
+    try:
+        torch.addmm(total, a, a, out_dtype=torch.float32, out=total)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
