@@ -47,7 +47,7 @@ def folder(tmp_path_factory, make_llama, word_tokenizer) -> Path:
 
 @pytest.mark.skipif(INSTALLED, reason="bitsandbytes is installed")
 def test_without_bitsandbytes_the_message_says_how_to_get_it(folder):
-    with pytest.raises(ModelError, match=r'pip install "distal\[quantized\]"'):
+    with pytest.raises(ModelError, match="pip install 'bitsandbytes"):
         load_model(folder, quantization="4bit")
 
 

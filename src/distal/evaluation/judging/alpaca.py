@@ -31,7 +31,10 @@ from distal.evaluation.threads import in_threads
 
 __all__ = ["AlpacaEvalJudge", "LengthControlled", "length_controlled_win_rate"]
 
-_HINT = "alpaca-eval is not installed: `pip install 'alpaca-eval>=0.6.6'`, or use --judge server with a prompt of your own."
+_HINT = (
+    "alpaca-eval is not installed: `pip install 'alpaca-eval>=0.6.6'`, or use --judge server with a prompt of "
+    "your own."
+)
 _DATASET = "tatsu-lab/alpaca_eval"
 _REFERENCE = "alpaca_eval_gpt4_baseline.json"
 _NO_KEY = "no-key"
