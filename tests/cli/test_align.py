@@ -217,6 +217,16 @@ def test_dry_run_tells_and_writes_nothing(align: Run, tmp_path: Path) -> None:
     assert told["peak_bytes"] == sum(told["memory"].values())
 
 
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_batch_larger_than_the_data_is_noted_in_one_line(align: Run, words: list[str]) -> None:
+    result = align(*words, global_batch_size=64)
+    assert result.exit_code == 0, result.output
+    noted = "note: global_batch_size=64 is larger than the data set of 36 units"
+    assert [line[: len(noted)] for line in result.stdout.splitlines() if "larger than" in line] == [noted]
+    assert "larger than" not in result.stderr
+    assert "UserWarning" not in result.output
+
+
 def test_json_without_dry_run_is_refused(align: Run, tmp_path: Path) -> None:
     result = align("--json")
     assert result.exit_code == 2

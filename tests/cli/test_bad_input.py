@@ -128,6 +128,50 @@ def test_paired_objective_on_unpaired_rows(refused: Callable[..., str], samples_
     assert "aot_unpaired" in message
 
 
+def test_objective_is_held_against_the_data_before_a_model_is_loaded(
+    refused: Callable[..., str], model_folder: Path, samples_file: Path, tmp_path: Path
+) -> None:
+    empty = Path(shutil.copytree(model_folder, tmp_path / "no-weights"))
+    (empty / "model.safetensors").unlink()
+    assert "objective: dpo needs pairs" in refused(CONFIG, model=empty, data=samples_file, objective="dpo")
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("loggers", "message"),
+    [
+        (
+            "[tensorboard, codecarbon]",
+            "report_to: codecarbon is not installed or not set up; pip install codecarbon",
+        ),
+        ("wandv", "report_to: 'wandv' is unknown; did you mean wandb?"),
+        ("paper", "report_to: 'paper' is unknown; choose among azure_ml, clearml"),
+    ],
+)
+def test_loggers_that_are_unknown_or_not_installed(
+    distal: Run,
+    pairs_file: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    loggers: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_codecarbon_available", lambda: False)
+    out = tmp_path / "out"
+    given = ("--model", model_folder, "--data", pairs_file, "--output-dir", out, "--report-to", loggers)
+    result = distal("align", *given, *words)
+    assert result.exit_code == CONFIG, result.output
+    assert message in result.stderr
+    assert not out.exists()
+
+
+def test_fewer_held_out_rows_than_a_certificate_needs(refused: Callable[..., str]) -> None:
+    message = refused(DATA, eval_size=1)
+    assert "held-out data: 1 pair; at least 2 are needed; hold out more (eval_size)" in message
+
+
 def test_too_few_prompts_to_hold_any_out(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "hold out" in refused(DATA, data=file(tmp_path, lines(GOOD)))
 

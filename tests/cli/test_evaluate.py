@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def test_files_are_written_and_never_replaced_unasked(evaluate: Run, tmp_path: P
         ({"reference": None}, 2, "reference is missing"),
         ({"model": "missing/folder/here"}, 4, "no such model or tokenizer folder: missing/folder/here"),
         ({"data": "missing.jsonl"}, 3, "missing.jsonl"),
-        ({"dtype": "float8"}, 4, "choose one of auto, float32"),
+        ({"dtype": "float8", "data": "missing.jsonl"}, 2, "dtype must be one of auto, float32"),
+        ({"reference": None, "data": "missing.jsonl"}, 2, "reference is missing"),
+        ({"reference": None, "model": "missing/folder/here"}, 4, "no such model or tokenizer folder"),
         ({"confidence": 1.5}, 2, "confidence must lie strictly between 0 and 1"),
         ({"resamples": 0}, 2, "resamples must be at least 39 for intervals of confidence 0.95"),
         ({"truncation": "shorten"}, 2, "truncation"),
@@ -135,6 +138,29 @@ def test_refusals(evaluate: Run, options: dict[str, Any], code: int, message: st
     assert result.stdout == ""
     assert message in result.stderr
     assert result.stderr.count("Error: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("n_liked", "n_disliked", "message"),
+    [(5, 1, "1 disliked sample;"), (1, 5, "1 liked sample;"), (None, 1, "1 pair;")],
+)
+def test_too_little_data_is_seen_before_a_model_is_loaded(
+    evaluate: Run, model_folder: Path, tmp_path: Path, n_liked: int | None, n_disliked: int, message: str
+) -> None:
+    from tests.cli.conftest import write_rows
+
+    rows: list[dict[str, Any]] = [{"prompt": "w3", "chosen": " w4", "rejected": " w5"}]
+    if n_liked is not None:
+        labels = [True] * n_liked + [False] * n_disliked
+        rows = [
+            {"prompt": "w3", "completion": f" w{i + 4}", "label": label} for i, label in enumerate(labels)
+        ]
+    data = write_rows(tmp_path / "few.jsonl", rows)
+    empty = Path(shutil.copytree(model_folder, tmp_path / "no-weights"))
+    (empty / "model.safetensors").unlink()
+    result = evaluate("--json", data=data, model=empty)
+    assert result.exit_code == 3, result.output
+    assert f"{data}: {message} at least 2 are needed" in result.stderr
 
 
 def test_overwrite_without_files(evaluate: Run) -> None:
@@ -197,8 +223,6 @@ def test_several_models_and_their_comparison(
 
 
 def test_models_that_read_other_tokens_are_refused(evaluate: Run, model_folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     other = tmp_path / "other-tokenizer"
     shutil.copytree(model_folder, other)
     content = json.loads((other / "tokenizer.json").read_text("utf-8"))

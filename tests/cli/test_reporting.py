@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import typer
+from typer.testing import Result
 
 from distal.cli import reporting
 from distal.cli.reporting import reported
@@ -66,3 +69,20 @@ def test_whoever_lost_contact_lets_the_one_that_failed_speak(
 def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(RuntimeError, match="our own"), reported(debug=False):
         raise RuntimeError("our own")
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        ("score --model m --data d -o s.parquet --max-length many", "--max-length", "'many'"),
+        ("evaluate dominance --model m --data d --order 3", "--order", "'3'"),
+        ("evaluate dominance --model m --data d --threshold high", "--threshold", "'high'"),
+    ],
+)
+def test_wrong_values_of_options_are_named(
+    distal: Callable[..., Result], words: str, option: str, value: str
+) -> None:
+    result = distal(*words.split())
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+    assert value in result.stderr.split("Invalid value", 1)[1]

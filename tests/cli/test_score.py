@@ -190,3 +190,9 @@ def test_places_that_cannot_be_written_are_found_before_the_model_is_loaded(
         result = score(output=output)
         assert result.exit_code == 6
         assert str(output) in result.stderr
+
+
+def test_unknown_precision_is_refused_before_data_is_read(score: Run, tmp_path: Path) -> None:
+    result = score(dtype="float8", data=tmp_path / "missing.jsonl")
+    assert result.exit_code == 2, result.output
+    assert "dtype must be one of auto, float32, bfloat16, float16, float64; got 'float8'" in result.stderr

@@ -151,11 +151,72 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         (["--gradient-accumulation-steps=4"], "gradient_accumulation_steps: 4 is not supported"),
         (["--objective=dpo", "--cost=hinge"], "cost"),
         (["--margin=1"], "margin"),
-        (["--load-best-model-at-end", "--eval-strategy=no"], "transformers refuses these training options"),
+        (
+            ["--load-best-model-at-end", "--eval-strategy=no"],
+            "eval_strategy is no and save_strategy is steps; set eval_strategy and save_strategy alike",
+        ),
+        (
+            ["--load-best-model-at-end", "--eval-strategy=steps", "--eval-steps=4", "--save-steps=6"],
+            "transformers refuses these training options: --load_best_model_at_end requires",
+        ),
+        (
+            ["--num-train-epochs=-1"],
+            "num_train_epochs: expected a number above 0, got -1.0; or set max_steps",
+        ),
+        (["--num-train-epochs=0"], "num_train_epochs: expected a number above 0, got 0.0"),
     ],
 )
 def test_contradictions_and_idle_options(words: list[str], message: str) -> None:
     assert message in refused(*words)
+
+
+def test_epochs_do_not_count_where_steps_do() -> None:
+    assert resolve("--num-train-epochs=0", "--max-steps=3").training.max_steps == 3
+
+
+@pytest.mark.parametrize("save_strategy", ["epoch", "best"])
+def test_best_of_checkpoints_that_are_evaluated(save_strategy: str) -> None:
+    options = resolve("--load-best-model-at-end", "--eval-strategy=epoch", f"--save-strategy={save_strategy}")
+    assert options.training.load_best_model_at_end
+
+
+def test_all_lines_of_what_transformers_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise ValueError("these must match, but found\n- one: a\n- other: b")
+
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", refuse)
+    assert "these must match, but found - one: a - other: b" in refused()
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "left"),
+    [
+        # (split, eval_split) that stay: those of data which is still the one they belong to
+        ("split: a\neval_split: b", [], ("a", "b")),
+        ("split: a\neval_split: b", ["--data=d.jsonl"], ("a", "b")),
+        ("split: a\neval_split: b", ["--data=other"], (None, None)),
+        ("split: a\neval_split: b", ["--data=other", "--eval-split=c"], (None, "c")),
+        ("split: a\neval_split: b", ["--data=other", "--split=c"], ("c", None)),
+        ("split: a\neval_split: b", ["--eval-data=other"], ("a", None)),
+        ("split: a\neval_data: e\neval_split: b", ["--data=other"], (None, "b")),
+        ("split: a\neval_data: e\neval_split: b", ["--eval-data=other"], ("a", None)),
+        ("split: a\neval_data: e\neval_split: b", ["--eval-data=null"], ("a", None)),
+    ],
+)
+def test_splits_of_a_file_do_not_outlive_its_data(
+    tmp_path: Path, text: str, words: list[str], left: tuple[str | None, str | None]
+) -> None:
+    options = resolve(*words, config=in_yaml(tmp_path, text + "\n"), needed=())
+    assert (options.data.split, options.data.eval_split) == left
+    told = [name for name, split in zip(("split", "eval_split"), left, strict=True) if split is None]
+    assert [note.split(":")[0] for note in options.notes] == told
+
+
+def test_split_without_data_in_the_file_is_meant_for_any(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("split: validation\n")
+    options = resolve(config=config)
+    assert (options.data.split, options.notes) == ("validation", ())
 
 
 def test_resume_and_overwrite_exclude_each_other() -> None:

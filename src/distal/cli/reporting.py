@@ -39,7 +39,19 @@ class ReportingGroup(TyperGroup):
         # What transformers and PEFT deprecate between each other is no concern of the user.
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         with reported(debug=bool(ctx.params.get("debug"))):
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter as error:
+                _name_value(error)
+                raise
+
+
+def _name_value(error: typer.BadParameter) -> None:
+    """Adds what was given to a refusal of pydantic, through which typer reads options and which does not repeat it."""
+    details = getattr(error.__cause__, "errors", None)
+    found: Any = details(include_url=False) if callable(details) else []
+    if found and "input" in found[0]:
+        error.message += f"; got {found[0]['input']!r}"
 
 
 @contextmanager

@@ -42,6 +42,8 @@ _BATCH_ROWS = 1000
 _ARRAY_LEVELS = 50
 """Levels of a row in memory inside which arrays become lists; no table has as many."""
 
+_AWAY = " (--split null or --eval-split null, where a configuration file sets it)"
+
 
 @dataclass(frozen=True, slots=True)
 class RawRows:
@@ -121,7 +123,7 @@ def _open_path(data: str | PathLike[str], split: str | None) -> RawRows:
         raise ConfigError(f"{data}: what stands behind the colon has no meaning for the single file {path}")
     reader = reader_for(path)
     if split is not None:
-        raise ConfigError(f"split={split!r} has no meaning for the single file {path}; leave it out")
+        raise ConfigError(f"split={split!r} has no meaning for the single file {path}; leave it out{_AWAY}")
     if not is_file:
         raise DataError(
             f"{path}: is no regular file (a pipe or a device, say); write the rows to a file first"
@@ -175,7 +177,7 @@ def _choose_split(data: object, split: str | None, name: str) -> datasets.Datase
     if isinstance(data, datasets.Dataset):
         if split is not None:
             raise ConfigError(
-                f"split={split!r} has no meaning for {name}, which is a single data set; leave it out"
+                f"split={split!r} has no meaning for {name}, which is a single data set; leave it out{_AWAY}"
             )
         return data
     if not isinstance(data, datasets.DatasetDict):

@@ -6,13 +6,14 @@ from typing import Any, get_args
 
 from distal.data.turns import LOSS_ON
 from distal.errors import ConfigError
-from distal.objectives import objective_names
+from distal.objectives import Objective, objective_names
 from distal.scoring import LAYOUT_NAMES
 from distal.scoring.compilation import check_backend
 from distal.training.engine import Strategy
 from distal.training.suggestions import nearest
+from distal.types import DataKind
 
-__all__ = ["check_choices", "check_compilation", "check_numbers"]
+__all__ = ["check_choices", "check_compilation", "check_data_kind", "check_numbers"]
 
 _AT_LEAST = {
     "global_batch_size": 1,
@@ -37,6 +38,28 @@ def check_numbers(args: Any) -> None:
         value = getattr(args, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    if args.max_steps <= 0 and not args.num_train_epochs > 0:
+        raise ConfigError(
+            f"num_train_epochs: expected a number above 0, got {args.num_train_epochs!r}; or set max_steps"
+        )
+
+
+def check_data_kind(objective: Objective, kind: DataKind, name: str) -> None:
+    """Refuse a kind of data that the objective cannot use.
+
+    Args:
+        objective: what is minimised.
+        kind: paired or unpaired.
+        name: what the data is called in the message.
+
+    Raises:
+        ConfigError: the objective needs pairs.
+    """
+    if objective.needs == "paired" and kind != "paired":
+        raise ConfigError(
+            f"objective: {objective.name} needs pairs (prompt, chosen, rejected), but the {name} data is "
+            "unpaired (prompt, completion, label). Use aot_unpaired or kto, or give paired data."
+        )
 
 
 def check_choices(args: Any) -> None:

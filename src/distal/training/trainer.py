@@ -36,6 +36,7 @@ from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_models, is_prepared, prepared_later
 from distal.training.loading import LateRows, StepLoader
 from distal.training.models import has_dropout, policy_and_reference
+from distal.training.option_checks import check_data_kind
 from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
 from distal.training.stream import OrderStatistics, initial_statistics
@@ -147,11 +148,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
                 cache_dir=args.row_cache_dir,
                 loss_on=args.loss_on,
             )
-        if self.objective.needs == "paired" and data.kind != "paired":
-            raise ConfigError(
-                f"objective: {self.objective.name} needs pairs (prompt, chosen, rejected), but the {name} data is "
-                "unpaired (prompt, completion, label). Use aot_unpaired or kto, or give paired data."
-            )
+        check_data_kind(self.objective, data.kind, name)
         return weighted_as_set(data, args, self.objective, name)
 
     def get_train_dataloader(self) -> DataLoader[Any]:

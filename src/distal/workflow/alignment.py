@@ -23,16 +23,19 @@ from distal.evaluation.on_the_way import EvaluationLog
 from distal.report import certificate_table
 from distal.report.figures import plot_reward_quantiles
 from distal.report.loggers import FigureLogger
-from distal.scoring.loading import check_vocabulary, is_adapter, load_model
+from distal.scoring.loading import check_vocabulary, load_model
 from distal.scoring.partitioned import whole_shape
 from distal.scoring.sharing import word_from_first_rank
 from distal.training import AlignmentConfig, AlignmentTrainer, HealthSummary, health_summary
 from distal.training.health import HEALTH_FILE
+from distal.training.option_checks import check_data_kind
+from distal.workflow.circumstances import check_circumstances
 from distal.workflow.environment import package_versions
 from distal.workflow.interrupt import InterruptGuard, RunInterrupted
 from distal.workflow.model_card import CardFacts, model_card
+from distal.workflow.notes import warnings_as_notes
 from distal.workflow.options import AlignOptions, ModelOptions
-from distal.workflow.preparation import prepared_data, prepared_tokenizer, report_lines
+from distal.workflow.preparation import check_enough, prepared_data, prepared_tokenizer, report_lines
 from distal.workflow.resolve import differing_keys, resolve_options, resolved_yaml
 from distal.workflow.run_folder import CONFIG_FILE, RunFolder, check_same_options
 from distal.workflow.storage import bytes_needed, check_space, is_disk_full
@@ -86,7 +89,7 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
         RunInterrupted: Ctrl-C; the message says how to go on.
     """
     start = time.monotonic()
-    _check_circumstances(options)
+    check_circumstances(options)
     main = options.training.process_index == 0
     if console is None or not main:
         console = Console(quiet=True)
@@ -94,7 +97,11 @@ def align(options: AlignOptions, *, console: Console | None = None) -> AlignResu
         _be_quiet()
     resolved = resolved_yaml(options)  # before the trainer exists: it makes and drops a TrainingArguments
     folder = RunFolder(str(options.training.output_dir), main=main)
-    with _disk_full_named(folder.path), folder.claim(resume=options.resume, overwrite=options.overwrite):
+    with (
+        warnings_as_notes(lambda line: _line(line, console)),
+        _disk_full_named(folder.path),
+        folder.claim(resume=options.resume, overwrite=options.overwrite),
+    ):
         if options.resume and (folder.path / CONFIG_FILE).exists():  # it is written just after the state
             check_same_options(
                 folder.path, differing_keys(options, resolve_options(folder.path / CONFIG_FILE, []))
@@ -125,29 +132,19 @@ def _be_quiet() -> None:
     warnings.simplefilter("ignore")
 
 
-def _check_circumstances(options: AlignOptions) -> None:
-    """Refuses options that would have no effect on this machine."""
-    if options.model.revision is not None and Path(options.model.model).is_dir():
-        raise ConfigError(
-            f"revision: {options.model.revision!r} has no effect, since {options.model.model} is a local "
-            "folder; leave it out."
-        )
-    adapted = options.lora.lora or options.model.adapter is not None
-    if options.model.quantization != "none" and not adapted and not is_adapter(options.model.model):
-        raise ConfigError(
-            f"quantization: {options.model.quantization} weights cannot be trained themselves; add lora (--lora) to "
-            "train an adapter on them, or leave quantization out."
-        )
-
-
 def ready(options: AlignOptions, console: Console) -> tuple[AlignmentTrainer, list[str]]:
     """A trainer that can start: everything loaded and checked, nothing written. Cheap checks come first."""
     training = options.training
+    for note in options.notes:
+        _line(f"note: {note}", console)
     tokenizer = prepared_tokenizer(options.model)
     train, held_out = prepared_data(options.data, training, tokenizer)
     lines = report_lines(train, held_out)
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _line(line, console)
+    # Before models, which take long to load; the certificate is made at the very end.
+    check_data_kind(training.build_objective(), train.kind, "train")
+    check_enough(held_out, "held-out data", "hold out more (eval_size), or give eval_data")
     set_seed(training.seed)  # a new adapter starts from random weights
     model, reference = _models(options.model, tokenizer)
     with _adapter_refusals():
@@ -337,7 +334,12 @@ def _tell(result: AlignResult, console: Console) -> None:
     """The short table at the end."""
     console.print(certificate_table(result.certificate))
     for line in _closing_lines(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _line(line, console)
+
+
+def _line(text: str, console: Console) -> None:
+    """Prints one line as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _closing_lines(result: AlignResult) -> Iterable[str]:

@@ -27,6 +27,7 @@ from distal.evaluation.scored import BUILT_IN, attribute_name
 from distal.report.figures import plot_reward_quantiles
 from distal.scoring.loading import is_adapter
 from distal.scoring.reference import AdapterOff
+from distal.workflow.preparation import check_enough
 from distal.workflow.scoring import ScoringOptions, scored_data, scored_model, scoring_tokenizer
 
 __all__ = ["CertifyOptions", "certificate_json", "certify", "named_models"]
@@ -141,8 +142,11 @@ def certify(
     _refuse_existing(options)
     scored: dict[str, ScoredRows] = {}
     known: _Known = {}
+    tokenizers = {name: _tokenizer(options, path) for name, path in options.models.items()}
     for name, path in options.models.items():
-        data, tokenizer, attributes = _data(options, path, tell if not scored else lambda line: None)
+        tokenizer = tokenizers[name]
+        data, attributes = _data(options, tokenizer, tell if not scored else lambda line: None)
+        check_enough(data, options.data)  # before models are loaded and score everything
         if scored and data.fingerprint != next(iter(scored.values())).fingerprint:
             raise ConfigError(
                 f"the models {next(iter(scored))} and {name} have different tokenizers, so that their scores are sums "
@@ -182,18 +186,28 @@ _Known = dict[str, Any]
 """Reference scores that are known already, by the name of the reference."""
 
 
-def _data(
-    options: CertifyOptions, path: str, tell: Callable[[str], None]
-) -> tuple[TokenizedPreferences, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The data as a model's tokenizer reads it, and the attributes that slices need."""
+def _tokenizer(options: CertifyOptions, path: str) -> PreTrainedTokenizerBase:
+    """A model's tokenizer; refuses a model that there is nothing to measure against."""
     tokenizer = scoring_tokenizer(path, options)
+    if options.reference is None and not is_adapter(path):
+        raise ConfigError(
+            f"reference is missing: rewards of {path} are measured against another model, usually "
+            "the one it was trained from; give --reference. (Only adapters name their base themselves.)"
+        )
+    return tokenizer
+
+
+def _data(
+    options: CertifyOptions, tokenizer: PreTrainedTokenizerBase, tell: Callable[[str], None]
+) -> tuple[TokenizedPreferences, dict[str, Any]]:
+    """The data as a model's tokenizer reads it, and the attributes that slices need."""
     data = scored_data(options, tokenizer, tell)
     names = [attribute_name(name) for name in options.slice_by]
     columns = [name for name in dict.fromkeys(names) if name not in BUILT_IN]
     if not columns:
-        return data, tokenizer, {}
+        return data, {}
     found = unit_attributes(data, options.data, columns, reading=options.reading, split=options.split)
-    return data, tokenizer, found
+    return data, found
 
 
 def _score(
@@ -242,11 +256,6 @@ def _models(
     options: CertifyOptions, path: str, tokenizer: PreTrainedTokenizerBase, *, with_reference: bool
 ) -> tuple[Any, Any]:
     """The model and its reference on the best device."""
-    if options.reference is None and not is_adapter(path):
-        raise ConfigError(
-            f"reference is missing: rewards of {path} are measured against another model, usually "
-            "the one it was trained from; give --reference. (Only adapters name their base themselves.)"
-        )
     model = scored_model(path, options, tokenizer)
     if options.reference is None:
         return model, AdapterOff(model)

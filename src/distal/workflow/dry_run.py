@@ -11,6 +11,8 @@ from rich.table import Table
 
 from distal.training.forecast import Forecast, forecast
 from distal.workflow.alignment import ready
+from distal.workflow.circumstances import check_circumstances
+from distal.workflow.notes import warnings_as_notes
 from distal.workflow.options import AlignOptions
 
 __all__ = ["dry_run"]
@@ -29,8 +31,10 @@ def dry_run(options: AlignOptions, *, console: Console, as_json: bool = False) -
     Raises:
         DistalError: what would stop the run.
     """
+    check_circumstances(options)
     quiet = Console(quiet=True) if as_json else console
-    with TemporaryDirectory(prefix="distal-") as nowhere:
+    notes = warnings_as_notes(lambda line: quiet.print(line, highlight=False, markup=False, soft_wrap=True))
+    with notes, TemporaryDirectory(prefix="distal-") as nowhere:
         options.training.output_dir = nowhere  # the Trainer makes the folder when it is built
         trainer, _ = ready(options, quiet)
         result = forecast(trainer)

@@ -7,7 +7,7 @@ line; the help text of a field is its metadata entry `help`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from distal.data import ReadOptions
 from distal.data.grades import GradeMethod, GradeTies
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distal.training import AlignmentConfig
 
-__all__ = ["AlignOptions", "DataOptions", "LoraOptions", "ModelOptions"]
+__all__ = ["AlignOptions", "DataOptions", "LoraOptions", "ModelOptions", "check_dtype"]
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Quantization = Literal["none", "8bit", "4bit"]
@@ -31,6 +31,16 @@ DEFAULT_EVAL_SIZE = 0.1
 def _option(default: object, text: str) -> Any:
     """A dataclass field with a default and a help text."""
     return field(default=default, metadata={"help": text})
+
+
+def check_dtype(name: str) -> None:
+    """Refuses a name that is no precision of weights.
+
+    Raises:
+        ConfigError: listing those that are.
+    """
+    if name not in get_args(DtypeName):
+        raise ConfigError(f"dtype must be one of {', '.join(get_args(DtypeName))}; got {name!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +210,7 @@ class AlignOptions:
         resume: go on from the last usable checkpoint in the output folder.
         overwrite: remove what an earlier run left in the output folder, once the new one is ready to start.
         command: how the run was started, for the record.
+        notes: what became of options that were given, told at the start.
     """
 
     model: ModelOptions
@@ -209,6 +220,7 @@ class AlignOptions:
     resume: bool = False
     overwrite: bool = False
     command: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:

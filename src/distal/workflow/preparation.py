@@ -13,7 +13,7 @@ from distal.scoring.loading import load_tokenizer
 from distal.training import AlignmentConfig
 from distal.workflow.options import DataOptions, ModelOptions
 
-__all__ = ["prepared_data", "prepared_tokenizer", "read_chat_template", "report_lines"]
+__all__ = ["check_enough", "prepared_data", "prepared_tokenizer", "read_chat_template", "report_lines"]
 
 
 def prepared_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
@@ -84,6 +84,27 @@ def report_lines(train: TokenizedPreferences, held_out: TokenizedPreferences) ->
     reports = [train.report] if held_out.report is train.report else [train.report, held_out.report]
     lines = [line for report in reports for line in report.summary()]
     return [*lines, f"{len(train)} {unit} to train on, {len(held_out)} held out"]
+
+
+def check_enough(dataset: TokenizedPreferences, name: str, remedy: str = "give more") -> None:
+    """Refuses data whose rewards would be no distribution: of either side at least two are needed.
+
+    Args:
+        dataset: rows as tokens.
+        name: what they are called in the message: their file, say.
+        remedy: what to do about it.
+
+    Raises:
+        DataError: saying what is there.
+    """
+    if dataset.kind == "paired":
+        counts = {"pair": len(dataset)}
+    else:
+        liked = int(dataset.labels.sum())
+        counts = {"liked sample": liked, "disliked sample": len(dataset) - liked}
+    for what, count in counts.items():
+        if count < 2:
+            raise DataError(f"{name}: {count} {what}{'s' * (count != 1)}; at least 2 are needed; {remedy}")
 
 
 def _check_kinds(train: TokenizedPreferences, held_out: TokenizedPreferences) -> None:

@@ -14,7 +14,13 @@ import distal
 from distal.errors import ConfigError, DistalError
 from distal.workflow.options import AlignOptions, DataOptions, LoraOptions, ModelOptions
 from distal.workflow.schema import USE_INSTEAD, Schema, align_schema
-from distal.workflow.sources import COMMAND_LINE, Given, parse_command_line, read_yaml
+from distal.workflow.sources import (
+    COMMAND_LINE,
+    Given,
+    parse_command_line,
+    read_yaml,
+    without_stale_splits,
+)
 
 if TYPE_CHECKING:
     from distal.training import AlignmentConfig
@@ -96,6 +102,7 @@ def resolve_options(
     from_file, problems = ([], []) if config is None else read_yaml(config)
     from_words, more = parse_command_line(words, is_known=schema.__contains__, is_switch=schema.is_switch)
     problems = [*problems, *more]
+    from_file, notes = without_stale_splits(from_file, from_words)
     given = {option.key: option for option in (*from_file, *from_words)}  # the command line wins
     values = _validated(schema, given.values(), problems)
     problems += _missing(schema, given)
@@ -103,7 +110,7 @@ def resolve_options(
         stand_ins = {name: values.get(name, "?") for name in ("model", "data", "output_dir")}
         problems += _sections({**values, **stand_ins})[1]
     raise_problems(problems)
-    return options_from(values, resume=resume, overwrite=overwrite, command=command)
+    return options_from(values, resume=resume, overwrite=overwrite, command=command, notes=notes)
 
 
 def raise_problems(problems: Sequence[str]) -> None:
@@ -143,7 +150,12 @@ def _missing(schema: Schema, given: Mapping[str, Given]) -> list[str]:
 
 
 def options_from(
-    values: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False, command: str | None = None
+    values: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str | None = None,
+    notes: Sequence[str] = (),
 ) -> AlignOptions:
     """Builds `AlignOptions` from one flat mapping of validated values.
 
@@ -160,6 +172,7 @@ def options_from(
         resume=resume,
         overwrite=overwrite,
         command=command,
+        notes=tuple(notes),
     )
 
 
@@ -172,12 +185,25 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for title, owner in {**_SECTIONS, "Training": AlignmentConfig}.items():
         names = {item.name for item in dataclasses.fields(owner)}
         try:
+            if title == "Training":
+                _check_best_model(values)
             parts[title] = owner(**{key: value for key, value in values.items() if key in names})
         except DistalError as error:
             problems.append(str(error))
         except (ValueError, TypeError, ImportError) as error:  # raised by TrainingArguments
-            problems.append(f"transformers refuses these training options: {str(error).splitlines()[0]}")
+            said = " ".join(str(error).split())
+            problems.append(f"transformers refuses these training options: {said}")
     return parts, problems
+
+
+def _check_best_model(values: Mapping[str, Any]) -> None:
+    """Refuses to look for the best of checkpoints that are not evaluated; transformers says so less clearly."""
+    evaluated, saved = values.get("eval_strategy") or "no", values.get("save_strategy") or "steps"
+    if values.get("load_best_model_at_end") and saved not in ("best", evaluated):
+        raise ConfigError(
+            f"load_best_model_at_end needs an evaluation of every checkpoint, but eval_strategy is {evaluated} and "
+            f"save_strategy is {saved}; set eval_strategy and save_strategy alike."
+        )
 
 
 def _plain(value: object) -> object:

@@ -14,6 +14,7 @@ from distal.errors import ConfigError
 from distal.scoring import LAYOUT_NAMES
 from distal.scoring.loading import check_vocabulary, load_model, load_tokenizer
 from distal.scoring.quantization import move
+from distal.workflow.options import check_dtype
 from distal.workflow.preparation import read_chat_template
 
 __all__ = ["ScoringOptions", "scored_data", "scored_model", "scoring_tokenizer"]
@@ -63,6 +64,7 @@ class ScoringOptions:
                 raise ConfigError(f"{name} must be at least {least}; got {getattr(self, name)}.")
         if self.layout not in LAYOUT_NAMES:
             raise ConfigError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {self.layout!r}.")
+        check_dtype(self.dtype)
 
 
 def scoring_tokenizer(model: str, options: ScoringOptions) -> PreTrainedTokenizerBase:

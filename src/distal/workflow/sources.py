@@ -13,7 +13,15 @@ import yaml
 
 from distal.errors import ConfigError
 
-__all__ = ["COMMAND_LINE", "Given", "nearest_paths", "parse_command_line", "parse_scalar", "read_yaml"]
+__all__ = [
+    "COMMAND_LINE",
+    "Given",
+    "nearest_paths",
+    "parse_command_line",
+    "parse_scalar",
+    "read_yaml",
+    "without_stale_splits",
+]
 
 COMMAND_LINE = "command line"
 _NULLS = ("~", "null", "Null", "NULL")
@@ -239,3 +247,49 @@ def _repeated(options: Iterable[Given]) -> list[str]:
         for key in dict.fromkeys(keys)
         if keys.count(key) > 1
     ]
+
+
+def without_stale_splits(
+    from_file: Sequence[Given], from_words: Sequence[Given]
+) -> tuple[list[Given], list[str]]:
+    """Leaves out splits of a file that belong to data which the command line replaces.
+
+    Args:
+        from_file: options of the configuration file.
+        from_words: options of the command line.
+
+    Returns:
+        The options of the file that still hold, and a line that says which do not.
+
+    Example:
+        >>> file = [
+        ...     Given("data", "a/b", "a/b", "run.yaml:1"),
+        ...     Given("eval_split", "test", "test", "run.yaml:2"),
+        ... ]
+        >>> kept, notes = without_stale_splits(file, [Given("data", "c.jsonl", "c.jsonl", COMMAND_LINE)])
+        >>> [option.key for option in kept]
+        ['data']
+        >>> print(*notes)
+        eval_split: test (run.yaml:2) belongs to a/b and is left out; --eval-split names a split of c.jsonl
+    """
+    file = {option.key: option for option in from_file if option.value is not None}
+    words = {option.key: option for option in from_words}
+
+    def replaced(key: str) -> bool:
+        return key in words and words[key].value != (file[key].value if key in file else None)
+
+    # A split for evaluation is one of eval_data, or of data where there is no eval_data.
+    owners = {"split": "data", "eval_split": "eval_data" if "eval_data" in file else "data"}
+    notes: list[str] = []
+    stale: set[str] = set()
+    for key, owner in owners.items():
+        by = "eval_data" if key == "eval_split" and replaced("eval_data") else owner
+        if key not in file or key in words or owner not in file or not replaced(by):
+            continue
+        stale.add(key)
+        option, now = file[key], words[by] if words[by].value is not None else words.get("data", file["data"])
+        notes.append(
+            f"{key}: {option.value} ({option.where}) belongs to {file[owner].value} and is left out; "
+            f"--{key.replace('_', '-')} names a split of {now.value}"
+        )
+    return [option for option in from_file if option.key not in stale], notes
