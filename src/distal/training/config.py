@@ -25,7 +25,7 @@ from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
 from distal.training.option_checks import check_choices, check_compilation, check_numbers
-from distal.training.refused import refuse_options
+from distal.training.refused import refuse_accelerator_config, refuse_options
 from distal.training.samples import check_sampling
 from distal.training.suggestions import nearest
 
@@ -222,6 +222,7 @@ class AlignmentConfig(TrainingArguments):
         self.per_device_train_batch_size = self.per_device_eval_batch_size = 1
         self.greater_is_better = better_is_greater(self.metric_for_best_model, self.greater_is_better)
         super().__post_init__()
+        refuse_accelerator_config(self.accelerator_config)
         check_sampling(self)
         if self.global_batch_size < self.world_size:
             raise ConfigError(

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
@@ -34,7 +35,7 @@ from distal.training.evaluating import EvaluatingTrainer
 from distal.training.exchange import GradientExchange, gradient_exchange
 from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_models, is_prepared, prepared_later
-from distal.training.loading import LateRows, StepLoader
+from distal.training.loading import LateRows, StepLoader, worker_options
 from distal.training.models import has_dropout, policy_and_reference
 from distal.training.own_state import StatefulTrainer
 from distal.training.resumption import RunIdentity
@@ -165,7 +166,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
             rows,
             batch_sampler=sampler,
             collate_fn=collate_units,
-            num_workers=self.args.dataloader_num_workers,
+            **worker_options(self.args),
         )
 
     def _sampler(self) -> OptimizerBatchSampler:
@@ -351,6 +352,9 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
         output = self.guarded_step(model, inputs)
+        every = self.args.torch_empty_cache_steps
+        if every is not None and self.state.global_step % every == 0:
+            clear_device_cache()
         if not self._launched.finish():
             self.check_gradient(float("nan"))
         for name, value in output.metrics.items():
