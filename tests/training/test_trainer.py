@@ -319,10 +319,8 @@ def test_the_loader_is_told_of_its_workers(config, make_llama, make_pairs, word_
 def test_the_cache_of_the_device_is_emptied_in_every_nth_step(run, monkeypatch):
     emptied = []
     monkeypatch.setattr("distal.training.trainer.clear_device_cache", lambda: emptied.append(None))
-    run(
-        torch_empty_cache_steps=4
-    )  # of six steps, before the first, fifth, ... optimizer step, as transformers does
-    assert len(emptied) == 2
+    run(torch_empty_cache_steps=4)
+    assert len(emptied) == 2  # of six steps in the first and the fifth, as transformers does
     run()
     assert len(emptied) == 2
 

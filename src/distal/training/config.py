@@ -180,7 +180,8 @@ class AlignmentConfig(TrainingArguments):
         None, "Folder of tokenised rows; None for $DISTAL_CACHE or the user's cache folder."
     )
     disable_dropout: bool = _option(
-        True, "Switch dropout off in policy and reference, so that rewards carry no noise."
+        True,
+        "Switch dropout (and routers' jitter) off in policy and reference, so that rewards carry no noise.",
     )
     reference_cache_dir: str | None = _option(
         None, "Folder of the reference-score cache; None for $DISTAL_CACHE or the user's cache folder."
