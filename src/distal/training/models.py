@@ -49,8 +49,8 @@ def policy_and_reference(
             disable_dropout(switched)
         if has_dropout(policy):
             logger.warning(
-                "disable_dropout: this model draws experts at random in training mode, which cannot be switched off, so "
-                "that rewards in training carry noise."
+                "disable_dropout: this model draws experts at random in training mode, which cannot be switched off; "
+                "rewards in training carry that noise."
             )
     return policy, frozen
 
