@@ -223,7 +223,9 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         if not prepared_later(self.accelerator):
             self._start()  # otherwise `create_scheduler` does, when the weights are shared out
         resumed = None if self._checkpoint is None else str(self._checkpoint)
-        return super().train(resume_from_checkpoint=resumed, **kwargs)
+        output = super().train(resume_from_checkpoint=resumed, **kwargs)
+        self.show_averaged_weights()  # they are the result
+        return output
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer calls this when the model is on its devices, and before it loads a checkpoint."""
