@@ -34,7 +34,7 @@ class ScoredBatch:
     """Scores of n rows, detached and on the host, where the objective is computed.
 
     A few thousand numbers are sorted faster there than a device could be asked to, and the one copy is the only
-    synchronisation of a step.
+    synchronisation of a step whose objective couples the batch.
 
     Attributes:
         kind: `paired` (rows alternate chosen, rejected) or `unpaired`.

@@ -251,7 +251,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         self._reference_leaves()
 
     def _run_identity(self) -> RunIdentity:
-        """What this run is, so that its checkpoints are not mistaken for those of another."""
+        """What this run is, so that its checkpoints are not mistaken for those of another; the same on every rank."""
         adapted = hasattr(self._policy, "peft_config") and not self.reference.derived_from_policy
         return RunIdentity.of(
             self.args,
@@ -261,7 +261,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
             reference_weights=self._reference_weights,
             frozen_weights=weights_fingerprint(self._policy, with_adapters=False) if adapted else None,
             steps=self.total_steps(len(self._sampler())),
-        )
+        ).of_first_rank()
 
     def _score_references(self) -> None:
         """Give every data set its reference scores, while the reference is still there to be asked."""
