@@ -16,7 +16,7 @@ from distal.scoring import score_rows, weighted_score
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.memory import graph_bytes
 from distal.training.strategies.unit_gradients import UnitGradients, adapter_matrices
-from tests.training.oracle import assert_same, engine_step, gradients, plain_autograd
+from tests.training.oracle import OBJECTIVES, assert_same, engine_step, gradients, plain_autograd
 
 ONE = MicroBatchLimit(units=1)
 
@@ -200,6 +200,24 @@ def test_rows_without_a_coefficient_have_no_second_pass(make_llama, make_rows, p
         if strategy == "recompute":
             assert passes["with"] == active
         model.zero_grad()
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("name", ["aot", "aot_unpaired", "kto"])
+def test_loss_scaling_suits_every_strategy(make_llama, make_rows, name, paired):
+    """A scale at which coefficients of 1 would overflow in float16, and those of the objective do not."""
+    if name == "aot" and not paired:
+        pytest.skip("needs pairs")
+    model, rows, objective = with_lora(make_llama()), make_rows(9, paired=paired), OBJECTIVES[name]()
+    plain = engine_step(model, rows, objective, paired, ONE, strategy="recompute")
+    options: dict[str, Any] = {
+        "autocast_dtype": torch.float16,
+        "backward": lambda loss: (loss * 65536).backward(),
+    }
+    for strategy in ("recompute", "deferred"):
+        loss, scaled = engine_step(model, rows, objective, paired, ONE, strategy=strategy, **options)
+        found = loss, {key: gradient / 65536 for key, gradient in scaled.items()}
+        assert_same(found, plain, 0.02, strategy)  # ten times what eleven bits keep, through two layers
 
 
 # --------------------------------------------------------------------------------------------------------- choice

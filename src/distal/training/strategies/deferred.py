@@ -1,13 +1,16 @@
-"""`deferred`: backpropagate at once with coefficient 1 per unit, and weigh the units' gradients afterwards."""
+"""`deferred`: backpropagate at once with one coefficient for all units, and weigh their gradients afterwards."""
 
 from __future__ import annotations
+
+import dataclasses
+import math
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from distal.errors import ConfigError, ModelError
-from distal.training.batch import rows_per_unit
+from distal.training.batch import local_batch, rows_per_unit
 from distal.training.strategies.base import Step, StepResult
 from distal.training.strategies.budget import Budget, graph_sizes
 from distal.training.strategies.choice import Choice
@@ -45,6 +48,7 @@ class Deferred:
         width = unit_rows(step)
         step = step.separable(width)
         gradients = self._buffer(step, width)
+        weight = _weight_of_units(step)
         scores: list[Tensor] = []
         with step.unsynchronised():
             for group in step.groups:
@@ -52,14 +56,14 @@ class Deferred:
                     break
                 with gradients.record([step.rows[i] for i in group], width, step.setting.layout):
                     live = step.score(group)
-                    step.setting.backward((live * _signs(live, width)).sum())
+                    step.setting.backward((live * (weight * _signs(live, width))).sum())
                 scores.append(live.detach())
         pending = score_without_gradient(step, step.groups[len(scores) :])
         result = step.coefficients(step.gather([*scores, *pending.scores]))
         local = result.coefficients[result.batch.local]
         first_rows = [i for group in step.groups[: len(scores)] for i in group[::width]]
         if first_rows:
-            gradients.combine(step.weights(local[first_rows]))
+            gradients.combine(step.weights(local[first_rows]) / weight)
         pending.finish(step, local, alone=not first_rows)
         return result
 
@@ -121,6 +125,24 @@ def adapter_bytes(model: nn.Module, dtype: torch.dtype | None) -> int:
         ModelError: something other than LoRA matrices is trained.
     """
     return UnitGradients.bytes_per_unit(adapter_matrices(model), dtype)
+
+
+def _weight_of_units(step: Step) -> float:
+    """What units are backpropagated with, before their coefficients are known: 1, but for float16.
+
+    Loss scaling is made for gradients of the loss. Those of scores are larger by one over the coefficient, and would
+    overflow step after step until the scale had come down by as much. So there it is about the coefficient that rewards
+    of zero would give, in this batch and no other, for a resumed run to go on with the same bits; and a power of two,
+    which rounds nothing.
+    """
+    if step.setting.autocast_dtype != torch.float16 or step.n_units < 2:  # samples of one label are no batch
+        return 1.0
+    zeros = torch.zeros(len(step.rows))
+    batch = local_batch(step.setting.kind, step.rows, zeros)
+    labels = torch.arange(len(zeros)) % 2 == 0
+    batch = dataclasses.replace(batch, reference=zeros, desirable=labels)
+    typical = step.coefficients(batch).coefficients.abs().max().item()
+    return 2.0 ** round(math.log2(typical or 1 / step.n_units))
 
 
 def _signs(scores: Tensor, width: int) -> Tensor:
