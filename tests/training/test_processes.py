@@ -96,6 +96,7 @@ def test_a_run_killed_on_one_process_goes_on_with_its_rows_on_two_and_back(tmp_p
 RUNS: dict[str, dict[str, Any]] = {
     "aot": {"n": 28},
     "aot, LoRA": {"lora": True},
+    "aot, compiled": {"n": 28, "config": {"compile_blocks": True, "compile_backend": "aot_eager"}},
     "aot, evaluated on the way": {"config": {"eval_strategy": "steps", "eval_steps": 4}},
     "dpo": {"n": 28, "config": {"objective": "dpo"}},
     "aot_unpaired": {"kind": "unpaired", "config": {"objective": "aot_unpaired"}},
@@ -158,6 +159,7 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path):
             ranks=ranks,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+        assert "blocks are not compiled" not in done.stderr
     plain, streamed = (result(tmp_path / "1" / name)[0] for name in ("aot", "aot, streamed"))
     assert any((plain[key] - streamed[key]).abs().max() > 1e-4 for key in plain), "the option does nothing"
     for name in jobs:
