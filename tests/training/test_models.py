@@ -31,6 +31,14 @@ def two_passes(model, rows):
         return score_rows(model, rows), score_rows(model, rows)
 
 
+def replayed(policy, rows, strategy):
+    """Loss and gradients of one step from a fixed state of the random numbers."""
+    torch.manual_seed(3)
+    return engine_step(
+        policy, rows, OBJECTIVES["aot"](), True, LIMITS["1 unit"], strategy=strategy, replay_rng=True
+    )
+
+
 @pytest.mark.parametrize("name", JITTER)
 def test_jitter_of_routers_is_noise_that_is_switched_off(make_rows, name):
     rows = make_rows(3)
@@ -52,12 +60,5 @@ def test_the_threshold_of_phimoe_stays_and_its_draws_are_replayed(make_rows, cap
     assert "draws experts at random" in caplog.text
     assert has_dropout(policy)
     assert not torch.equal(*two_passes(policy, rows))
-    found = []
-    for strategy in ("retain", "recompute"):
-        torch.manual_seed(3)
-        found.append(
-            engine_step(
-                policy, rows, OBJECTIVES["aot"](), True, LIMITS["1 unit"], strategy=strategy, replay_rng=True
-            )
-        )
-    assert_same(*found, 1e-5)
+    one, other = (replayed(policy, rows, strategy) for strategy in ("retain", "recompute"))
+    assert_same(one, other, 1e-5)
