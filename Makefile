@@ -59,7 +59,7 @@ types: setup ## pyright
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: setup ## build the documentation into site/; a broken link or reference is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: setup ## build the wheel into dist/ and test it from outside the source tree
 	sh scripts/test_wheel.sh $(BIN)/python

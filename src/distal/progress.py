@@ -21,7 +21,7 @@ def track(items: Sequence[T], description: str | None, weights: Sequence[float] 
         description: what is being done; None for no bar.
         weights: work of each item in any unit (tokens, say), so that the estimate is right when items differ.
 
-    Example:
+    Examples:
         >>> list(track([1, 2], None))
         [1, 2]
     """
@@ -48,7 +48,7 @@ def follow(
         work: of one item, in the unit of `total`.
         patience: seconds after which the bar appears, so that short work passes without one.
 
-    Example:
+    Examples:
         >>> list(follow(iter("ab"), None, total=2, work=len))
         ['a', 'b']
     """
@@ -73,7 +73,7 @@ def meter(
     Yields:
         What to call with the work done since the last call; the first call shows the bar.
 
-    Example:
+    Examples:
         >>> with meter(None, total=2) as advance:
         ...     advance(1.0)
     """

@@ -49,7 +49,7 @@ class TokenRow:
     def scored_length(self) -> int:
         """Number of completion tokens whose log-probabilities make up the score.
 
-        Example:
+        Examples:
             >>> TokenRow([1, 5, 6, 7], 1, True, 0, 0, completion_mask=[True, False, True]).scored_length
             2
         """

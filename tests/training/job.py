@@ -65,7 +65,11 @@ def model(job):
     config = LlamaConfig(
         vocab_size=64, max_position_embeddings=64, initializer_range=0.2, pad_token_id=0, **sizes
     )
-    return LlamaForCausalLM(config).to(getattr(torch, job.get("dtype", "float32")))
+    made = LlamaForCausalLM(config).to(getattr(torch, job.get("dtype", "float32")))
+    if job.get("hollow") and os.environ.get("RANK") != "0":  # as transformers 5.17 loads them
+        for parameter in made.parameters():
+            parameter.data.zero_()
+    return made
 
 
 def sharded(job) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def sharded(job) -> dict[str, Any]:
             "version": 2,
             "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
             "state_dict_type": kind,
+            "cpu_ram_efficient_loading": job.get("hollow", False),
         }
         return {"fsdp": True, "fsdp_config": config}
     if stage := job.get("zero"):

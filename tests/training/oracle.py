@@ -68,6 +68,17 @@ def engine_step(model, rows, objective, paired, limit, **options):
     return output.loss, gradients(model)
 
 
+def room_for_half(model, rows, objective, paired, limit, **options):
+    """A budget in which `deferred` has room for about half of the batch's units, beside the graph of a micro-batch."""
+    engine = WholeBatchEngine(
+        objective, KINDS[paired], limit, strategy="deferred", memory_budget=2**40, **options
+    )
+    units = engine.kept_bytes(model, rows)
+    settled = engine.settled()
+    assert settled is not None
+    return settled.kept - units // 2
+
+
 def assert_same(got, expected, tolerance, where=""):
     (loss, grads), (expected_loss, expected_grads) = got, expected
     torch.testing.assert_close(loss, expected_loss, rtol=tolerance, atol=tolerance, msg=where or None)

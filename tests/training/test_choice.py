@@ -41,10 +41,16 @@ def allowing(trainer, budget):
     return 2 * (budget + 12 * trained)
 
 
-def room_for_units(build):
-    """A budget that holds the adapter gradients of a batch of 8 pairs, and no more than that."""
-    trained = sum(p.numel() for p in build("sized", **LORA).model.parameters() if p.requires_grad)
-    return 8 * 4 * trained
+def room_for_units(build, memory):
+    """A budget that holds the adapter gradients of a batch of 8 pairs beside one graph, and no more than that."""
+    memory(PLENTY)
+    sized = build("sized", stop=1, strategy="deferred", **LORA)
+    sized.train()
+    trained = sum(p.numel() for p in sized.model.parameters() if p.requires_grad)
+    settled = sized.engine.settled()
+    assert settled.kept == 8 * 4 * trained + settled.graph
+    assert settled.graph > 0
+    return settled.kept
 
 
 def strategy_of(trainer):
@@ -54,7 +60,7 @@ def strategy_of(trainer):
 def test_a_run_resumed_under_another_memory_budget_keeps_its_strategy_and_its_last_bits(
     build, memory, tmp_path
 ):
-    budget = room_for_units(build)
+    budget = room_for_units(build, memory)
     scarce = allowing(build("sized", **LORA), budget)
     memory(scarce)
     whole = build("whole", **LORA)
@@ -109,7 +115,7 @@ def test_a_strategy_that_was_named_splits_the_batch_as_before(build, memory, str
         "margin": 0.03,
         "beta": None,
     }
-    budget = room_for_units(build) if strategy == "deferred" else 300_000
+    budget = room_for_units(build, memory) if strategy == "deferred" else 300_000
     memory(allowing(build("sized", **LORA), budget))
     whole = build("whole", **options)
     whole.train()
@@ -127,7 +133,7 @@ def test_moments_that_are_loaded_already_are_not_subtracted_again(build, memory,
     """Just as much memory as the run had, less what its optimizer has taken since: the strategy still fits."""
     first = build("cut", stop=4, **LORA)
     trained = sum(p.numel() for p in first.model.parameters() if p.requires_grad)
-    free = allowing(first, room_for_units(build))
+    free = allowing(first, room_for_units(build, memory))
     memory(free)
     first.train()
     assert strategy_of(first) == "deferred"
@@ -218,7 +224,7 @@ def test_the_first_step_after_a_checkpoint_is_split_as_it_would_have_been(make_l
 
 
 def test_a_choice_survives_its_file_and_a_damaged_one_is_refused(tmp_path):
-    one = choice("deferred", budget=7, kept=5, per_token=1 / 3, basis={"processes": 1})
+    one = choice("deferred", budget=7, kept=5, per_token=1 / 3, graph=2, basis={"processes": 1})
     assert Choice.load(tmp_path) is None
     one.save(tmp_path)
     assert Choice.load(tmp_path) == one
@@ -230,6 +236,7 @@ def test_a_choice_survives_its_file_and_a_damaged_one_is_refused(tmp_path):
         json.dumps({**written, "strategy": "magic"}),
         json.dumps({**written, "kept": "a lot"}),
         json.dumps({**written, "budget": -1}),
+        json.dumps({**written, "graph": -1}),
         json.dumps({**written, "more": 1}),
     ):
         path.write_text(bad)

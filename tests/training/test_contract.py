@@ -27,6 +27,7 @@ from tests.training.oracle import (
     engine_step,
     gradients,
     plain_autograd,
+    room_for_half,
     sequence_scores,
 )
 
@@ -35,7 +36,7 @@ CASES = [(name, True) for name in OBJECTIVES] + [
     ("aot hinge", False),
     ("kto", False),
 ]
-# A budget that holds about half of the graphs, and one that holds three units' gradients in float64.
+# A budget that holds about half of the graphs.
 STRATEGIES = {
     "auto": {},
     "auto without memory": {"memory_budget": 0},
@@ -43,12 +44,17 @@ STRATEGIES = {
     "retain": {"strategy": "retain"},
     "retain some": {"strategy": "retain", "memory_budget": 400_000},
 }
-FOR_LORA = {
-    "deferred": {"strategy": "deferred"},
-    "deferred some": {"strategy": "deferred", "memory_budget": 3 * 8 * 2 * 1000},
-}
 DTYPES = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
 each_dtype = pytest.mark.parametrize(("dtype", "tolerance"), DTYPES, ids=["float64", "float32"])
+
+
+def with_deferred(model, rows, objective, paired, limit, **options):
+    """All strategies that an adapter can be trained by: `deferred` with room for all units, and for some."""
+    part = room_for_half(model, rows, objective, paired, limit, **options)
+    return STRATEGIES | {
+        "deferred": {"strategy": "deferred"},
+        "deferred some": {"strategy": "deferred", "memory_budget": part},
+    }
 
 
 @pytest.fixture
@@ -109,7 +115,8 @@ def test_lora(make_neox, make_rows, name, paired, dtype, tolerance):
     expected = plain_autograd(model, rows, objective, paired)
     assert all("lora_" in parameter for parameter in expected[1])
     for limit_name, limit in LIMITS.items():
-        for strategy_name, options in (STRATEGIES | FOR_LORA).items():
+        strategies = with_deferred(model, rows, objective, paired, limit)
+        for strategy_name, options in strategies.items():
             got = engine_step(model, rows, objective, paired, limit, **options)
             assert_same(got, expected, tolerance, f"{limit_name}, {strategy_name}")
 
@@ -238,7 +245,8 @@ def test_dropout(make_neox, make_rows, strategy, limit):
     loss.backward()
     expected = loss.detach(), gradients(model)
 
-    for options in ({}, {"memory_budget": 60_000}):  # all of it at once, and a part
+    part = room_for_half(model, rows, objective, True, LIMITS[limit]) if strategy == "deferred" else 60_000
+    for options in ({}, {"memory_budget": part}):  # all of it at once, and a part
         torch.manual_seed(3)
         got = engine_step(
             model, rows, objective, True, LIMITS[limit], strategy=strategy, replay_rng=True, **options
@@ -319,8 +327,10 @@ def test_layouts(make_neox, make_rows, layout, name, paired):
     rows, objective = with_equal_prompts(make_rows(8, paired=paired), paired), OBJECTIVES[name]()
     expected = plain_autograd(model, rows, objective, paired)
     for limit_name in ("1 unit", "60 tokens", "all"):
-        for strategy_name, options in (STRATEGIES | FOR_LORA).items():
-            got = engine_step(model, rows, objective, paired, LIMITS[limit_name], layout=layout, **options)
+        limit = LIMITS[limit_name]
+        strategies = with_deferred(model, rows, objective, paired, limit, layout=layout)
+        for strategy_name, options in strategies.items():
+            got = engine_step(model, rows, objective, paired, limit, layout=layout, **options)
             assert_same(got, expected, 1e-10, f"{limit_name}, {strategy_name}")
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from distal.errors import NonFiniteError
+from distal.errors import NonFiniteError, ReferenceMismatchError
 from distal.scoring import score_rows
 from distal.training.guards import (
     GradientNormCheck,
     blame,
+    check_initial_policy,
+    multiplies_in_tf32,
     refuse_non_finite_gradient,
     rows_with_bad_gradient,
 )
+from tests.training.rows import ListOfRows
 
 
 @pytest.mark.parametrize("norm", [None, 0.0, 3.5, torch.tensor(1e30)])
@@ -98,3 +102,36 @@ def test_older_versions_are_given_the_norm(make_llama, make_rows):
     check.on_pre_optimizer_step(none, none, none, model=model)  # pyright: ignore[reportArgumentType]
     expected = math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters()))
     assert seen[1].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture
+def products():
+    """The precision of float32 products on GPUs, put back afterwards."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    yield torch.backends.cuda.matmul
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+def test_products_in_tf32_are_those_of_float32_on_a_gpu_where_they_are_allowed(products):
+    gpu, host = torch.device("cuda"), torch.device("cpu")
+    for precision, expected in (("ieee", False), ("tf32", True)):
+        products.fp32_precision = precision
+        assert multiplies_in_tf32(gpu, torch.float32) == expected
+        assert not multiplies_in_tf32(gpu, torch.bfloat16)
+        assert not multiplies_in_tf32(host, torch.float32)
+
+
+def test_the_check_of_the_start_allows_for_tf32(make_llama, make_rows, monkeypatch):
+    """Rewards of 5e-4 nats per root token: 50 times float32's noise, 5 times that of TF32."""
+    model, rows = make_llama(), make_rows(4)
+    with torch.no_grad():
+        scores = score_rows(model, rows).tolist()
+    off = [
+        dataclasses.replace(row, reference_score=score + 5e-4 * math.sqrt(row.scored_length))
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    data = ListOfRows(off, paired=True)
+    with pytest.raises(ReferenceMismatchError):
+        check_initial_policy(model, data, None)
+    monkeypatch.setattr("distal.training.guards.multiplies_in_tf32", lambda device, dtype: True)
+    check_initial_policy(model, data, None)

@@ -16,7 +16,7 @@ from distal.scoring import score_rows, weighted_score
 from distal.training import MicroBatchLimit, WholeBatchEngine
 from distal.training.memory import graph_bytes
 from distal.training.strategies.unit_gradients import UnitGradients, adapter_matrices
-from tests.training.oracle import assert_same, engine_step, gradients, plain_autograd
+from tests.training.oracle import OBJECTIVES, assert_same, engine_step, gradients, plain_autograd
 
 ONE = MicroBatchLimit(units=1)
 
@@ -143,17 +143,37 @@ def test_sharded_weights_are_refused(make_llama, make_rows, strategy):
     [("recompute", (12, 12)), ("retain", (0, 12)), ("deferred", (0, 12))],
 )
 def test_passes_of_each_strategy(make_llama, make_rows, passes, strategy, expected):
-    engine_step(
-        with_lora(make_llama()), make_rows(6), get_objective("aot", beta=0.1), True, ONE, strategy=strategy
-    )
+    engine = WholeBatchEngine(get_objective("aot", beta=0.1), "paired", ONE, strategy=strategy)
+    model, rows = with_lora(make_llama()), make_rows(6)
+    engine.step(model, rows)  # measures, if need be
+    passes.update({"without": 0, "with": 0})
+    engine.step(model, rows)
     assert (passes["without"], passes["with"]) == expected
+
+
+def largest_graph(model, rows, n_units):
+    """Bytes of the graph of the micro-batch that comes first: the pairs with the longest rows."""
+    pairs = sorted(
+        (rows[i : i + 2] for i in range(0, len(rows), 2)),
+        key=lambda pair: -max(len(row.input_ids) for row in pair),
+    )
+    longest = [row for pair in pairs[:n_units] for row in pair]
+    score_rows(model, longest)  # the first pass tries the model's head
+    return graph_bytes(model, lambda: score_rows(model, longest))[1]
 
 
 def test_what_does_not_fit_is_recomputed(make_llama, make_rows, passes):
     model, rows, objective = with_lora(make_llama()), make_rows(6), get_objective("aot", beta=0.1)
     per_pair = UnitGradients.bytes_per_unit(adapter_matrices(model), None)
-    engine_step(model, rows, objective, True, ONE, strategy="deferred", memory_budget=2 * per_pair)
+    budget = 2 * per_pair + largest_graph(model, rows, 1)
+    engine = WholeBatchEngine(objective, "paired", ONE, strategy="deferred", memory_budget=budget)
+    for _ in range(2):
+        passes.update({"without": 0, "with": 0})
+        engine.step(model, rows)
     assert (passes["without"], passes["with"]) == (8, 12)
+    # Two bytes less, and one unit less has room beside the graph.
+    engine = WholeBatchEngine(objective, "paired", ONE, strategy="deferred", memory_budget=budget - 2)
+    assert engine.kept_bytes(model, rows) == per_pair
     passes.update({"without": 0, "with": 0})
     engine_step(model, rows, objective, True, ONE, strategy="retain", memory_budget=0)
     assert (passes["without"], passes["with"]) == (10, 12), (
@@ -182,15 +202,40 @@ def test_rows_without_a_coefficient_have_no_second_pass(make_llama, make_rows, p
         model.zero_grad()
 
 
+@pytest.mark.parametrize(
+    ("name", "paired"), [("aot", True), ("aot_unpaired", True), ("aot_unpaired", False), ("kto", False)]
+)
+def test_loss_scaling_suits_every_strategy(make_llama, make_rows, name, paired):
+    """A scale at which coefficients of 1 would overflow in float16, and those of the objective do not."""
+    model, rows, objective = with_lora(make_llama()), make_rows(9, paired=paired), OBJECTIVES[name]()
+    plain = engine_step(model, rows, objective, paired, ONE, strategy="recompute")
+    options: dict[str, Any] = {
+        "autocast_dtype": torch.float16,
+        "backward": lambda loss: (loss * 65536).backward(),
+    }
+    for strategy in ("recompute", "deferred"):
+        loss, scaled = engine_step(model, rows, objective, paired, ONE, strategy=strategy, **options)
+        found = loss, {key: gradient / 65536 for key, gradient in scaled.items()}
+        assert_same(found, plain, 0.02, strategy)  # ten times what eleven bits keep, through two layers
+
+
 # --------------------------------------------------------------------------------------------------------- choice
 
 
 def test_auto_decides_by_what_fits_and_says_why(make_llama, make_rows, caplog):
     model, rows, objective = with_lora(make_llama()), make_rows(8), get_objective("aot", beta=0.1)
-    _, graph = graph_bytes(model, lambda: score_rows(model, rows[:2]))
+    graph = largest_graph(model, rows, 1)
     adapters = 8 * UnitGradients.bytes_per_unit(adapter_matrices(model), None)
     assert adapters < graph
-    for budget, chosen in [(100 * graph, "retain"), (adapters, "deferred"), (0, "recompute")]:
+    cases = [
+        (100 * graph, "retain"),
+        (adapters + graph, "deferred"),
+        # Unit gradients would not leave room for the graph that they come from: one that is kept saves more.
+        (graph, "retain"),
+        (adapters, "recompute"),
+        (0, "recompute"),
+    ]
+    for budget, chosen in cases:
         engine = WholeBatchEngine(objective, "paired", ONE, memory_budget=budget)
         with caplog.at_level(logging.INFO, "distal"):
             engine.step(model, rows)

@@ -301,6 +301,30 @@ def test_a_config_can_be_copied(config):
     assert dataclasses.replace(config(), learning_rate=1e-4).global_batch_size == N_PAIRS
 
 
+def test_the_loader_is_told_of_its_workers(config, make_llama, make_pairs, word_tokenizer):
+    def loader(**options):
+        return AlignmentTrainer(
+            make_llama(),
+            args=config(**options),
+            train_dataset=make_pairs(N_PAIRS),
+            processing_class=word_tokenizer,
+        ).get_train_dataloader()
+
+    told = {"dataloader_persistent_workers": True, "dataloader_prefetch_factor": 4}
+    found = loader(dataloader_num_workers=1, **told)
+    assert (found.num_workers, found.persistent_workers, found.prefetch_factor) == (1, True, 4)
+    assert loader().num_workers == 0
+
+
+def test_the_cache_of_the_device_is_emptied_in_every_nth_step(run, monkeypatch):
+    emptied = []
+    monkeypatch.setattr("distal.training.trainer.clear_device_cache", lambda: emptied.append(None))
+    run(torch_empty_cache_steps=4)
+    assert len(emptied) == 2  # of six steps in the first and the fifth, as transformers does
+    run()
+    assert len(emptied) == 2
+
+
 def test_paired_objectives_refuse_unpaired_data(config, make_llama, make_samples, word_tokenizer):
     with pytest.raises(ConfigError, match="needs pairs"):
         AlignmentTrainer(

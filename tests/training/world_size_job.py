@@ -122,7 +122,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "retain": {"strategy": "retain"},
     "retain some": {"strategy": "retain", "memory_budget": 60_000},
     "deferred": {"strategy": "deferred"},
-    "deferred some": {"strategy": "deferred", "memory_budget": 3 * 8 * 512},
+    "deferred some": {"strategy": "deferred", "half": True},
 }
 
 
@@ -133,7 +133,9 @@ def gradients(model):
     return {name: g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for name, g in named.items()}
 
 
-def run_step(model, build, paired, n_units, limit, *, tie=True, streamed=False, weighted=False, **options):
+def run_step(  # noqa: PLR0913 - of keywords
+    model, build, paired, n_units, limit, *, tie=True, streamed=False, weighted=False, half=False, **options
+):
     """This rank's share of one step; loss and metrics must be equal on all ranks."""
     rank, world = dist.get_rank(), dist.get_world_size()
     width = 2 if paired else 1
@@ -144,6 +146,11 @@ def run_step(model, build, paired, n_units, limit, *, tie=True, streamed=False, 
     kind = "paired" if paired else "unpaired"
     objective = build()
     laws = statistics(objective, rows, paired) if streamed else None
+    if half:  # a budget for a graph and half of this rank's units
+        sized = WholeBatchEngine(objective, kind, limit, world_size=world, memory_budget=2**40, **options)
+        units, settled = sized.kept_bytes(model, own), sized.settled()
+        assert settled is not None
+        options["memory_budget"] = settled.kept - units // 2
     engine = WholeBatchEngine(objective, kind, limit, world_size=world, statistics=laws, **options)
     if streamed:
         engine.step(model, own)  # so that the laws hold something

@@ -67,7 +67,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     Raises:
         OutputError: the folder cannot be written to, or its disk is full.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_atomically(f"{folder}/a/b.txt", b"text").read_bytes()
@@ -96,7 +96,7 @@ def check_writable(path: str | Path) -> None:
 def is_temporary_of(name: str) -> str | None:
     """The name of the file that a temporary file of `replacing` was to become, or None for another file.
 
-    Example:
+    Examples:
         >>> is_temporary_of(".manifest.json.a_8k2xyz"), is_temporary_of("manifest.json")
         ('manifest.json', None)
     """

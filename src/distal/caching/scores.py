@@ -64,7 +64,7 @@ Warn = Callable[[str], None]
 class ScoreCache:
     """Scores by key in a folder.
 
-    Example:
+    Examples:
         >>> import numpy as np, tempfile
         >>> cache = ScoreCache(tempfile.mkdtemp())
         >>> entry = cache.entry({"weights": "w", "rows": "r"}, bounds=[0, 2, 3])

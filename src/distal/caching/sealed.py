@@ -21,7 +21,7 @@ def digest_of(record: Mapping[str, Any]) -> str:
 def seal(record: Mapping[str, Any]) -> bytes:
     """The file that holds a record and its checksum.
 
-    Example:
+    Examples:
         >>> unseal(seal({"rows": 3}))
         {'rows': 3}
     """

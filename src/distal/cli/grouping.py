@@ -20,7 +20,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     Raises:
         ValueError: two options of one verb have the same name.
 
-    Example:
+    Examples:
         >>> from dataclasses import dataclass
         >>> @dataclass(frozen=True)
         ... class Size:

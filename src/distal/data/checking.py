@@ -148,7 +148,7 @@ def check_data(
             texts alone, whose lengths are in characters.
         tokenizer: that of `tokenized`, for its samples.
 
-    Example:
+    Examples:
         >>> from distal.data import open_preferences
         >>> rows = [{"prompt": "p", "chosen": "a", "rejected": "b"}]
         >>> check_data(open_preferences(rows)).verdict

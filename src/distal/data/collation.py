@@ -18,7 +18,7 @@ def collate_units(units: Iterable[list[TokenRow]]) -> list[TokenRow]:
     Returns:
         The rows, unit by unit; chosen before rejected when paired.
 
-    Example:
+    Examples:
         >>> from distal.types import TokenRow
         >>> chosen, rejected = TokenRow([1, 2], 1, True, 0, 0), TokenRow([1, 3], 1, False, 0, 0)
         >>> [row.input_ids for row in collate_units([[chosen, rejected]])]

@@ -49,7 +49,7 @@ def threshold_of(grades: Grades, groups: Groups, threshold: str | float) -> Grad
     Raises:
         ConfigError: another threshold.
 
-    Example:
+    Examples:
         >>> threshold_of(np.array([1.0, 2.0, 5.0, 9.0]), np.array([0, 0, 1, 1]), "prompt_median").tolist()
         [1.5, 1.5, 7.0, 7.0]
     """
@@ -76,7 +76,7 @@ def liked_answers(grades: Grades, thresholds: Grades, ties: GradeTies = "drop") 
     Source:
         arXiv 2406.05882 thresholds the sum of attributes at the median and leaves ties open.
 
-    Example:
+    Examples:
         >>> liked_answers(np.array([1.0, 2.0, 3.0]), np.full(3, 2.0)).tolist()
         [0, -1, 1]
     """
@@ -118,7 +118,7 @@ def paired_answers(
         margin: least difference of grades.
         seed: of the draws; each prompt has a generator of its own, seeded by its number.
 
-    Example:
+    Examples:
         >>> pairs = paired_answers(np.array([3.0, 1.0, 2.0]), np.zeros(3, int), "all_pairs", margin=1.5)
         >>> list(zip(pairs.better.tolist(), pairs.worse.tolist())), pairs.not_paired.tolist()
         ([(0, 1)], [2])

@@ -45,7 +45,7 @@ class SourceName:
 def is_hub_id(name: str) -> bool:
     """Whether a name could be that of a data set on the hub.
 
-    Example:
+    Examples:
         >>> is_hub_id("Anthropic/hh-rlhf"), is_hub_id("a/b/c")
         (True, False)
     """
@@ -58,7 +58,7 @@ def source_name(data: str) -> SourceName:
     Raises:
         ConfigError: nothing stands behind the colon, or a folder that is not inside the data set.
 
-    Example:
+    Examples:
         >>> source_name("Anthropic/hh-rlhf:helpful-base/")
         SourceName(base='Anthropic/hh-rlhf', config=None, folder='helpful-base')
     """

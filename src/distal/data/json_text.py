@@ -26,7 +26,7 @@ class Parser:
     Attributes:
         repeats: whether an object of the last text names a key twice.
 
-    Example:
+    Examples:
         >>> parse = Parser()
         >>> parse('{"a": 1, "a": 2}'), parse.repeats
         ({'a': 2}, True)

@@ -14,7 +14,7 @@ __all__ = ["plain_text", "prompt_key", "prompt_text"]
 def prompt_text(prompt: Text) -> str:
     """What a prompt says, without roles; system messages are left out, which many prompts share.
 
-    Example:
+    Examples:
         >>> prompt_text([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}])
         'Hi'
     """
@@ -33,7 +33,7 @@ def prompt_key(row: Preference) -> int:
 
     An empty prompt says nothing: then equal completions are what should stay together.
 
-    Example:
+    Examples:
         >>> def key(prompt, answer):
         ...     return prompt_key(Preference(prompt, (answer,), (True,)))
         >>> key("Why?", "So.") == key(" why?", "No."), key("", "So.") == key("", "No.")

@@ -86,7 +86,7 @@ def compare_lengths(
     Returns:
         The comparison; None where one side is empty.
 
-    Example:
+    Examples:
         >>> compare_lengths([3, 4], [1, 2], unit="tokens", paired=True).auc
         1.0
     """

@@ -55,7 +55,7 @@ def _pieces(text: str) -> NDArray[np.uint64]:
 def similarity(one: str, other: str) -> float:
     """Jaccard similarity of the five-character pieces of two normalised texts, exactly, in [0, 1].
 
-    Example:
+    Examples:
         >>> similarity("How do I boil an egg?", "how do i  BOIL an egg?"), similarity("egg", "tea")
         (1.0, 0.0)
     """

@@ -27,7 +27,7 @@ class PlacedRow(dict[str, Any]):
 def placed(row: Mapping[str, Any], *origins: object) -> PlacedRow:
     """A row made of others: it stands where the first of them does, and has the first problem among theirs.
 
-    Example:
+    Examples:
         >>> source = PlacedRow(question="q")
         >>> source.line = 7
         >>> placed({"prompt": "q"}, source).line

@@ -92,7 +92,7 @@ def prepare_dataset(  # noqa: PLR0913 - each says another thing, and most have d
         ModelError: the tokenizer has no end-of-text token, or a chat template that is no template.
         OutputError: the file of tokenised rows cannot be written.
 
-    Example:
+    Examples:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import PreTrainedTokenizerFast
         >>> words = Tokenizer(

@@ -32,7 +32,7 @@ def transcript_turns(transcript: str) -> Conversation:
 
     An open mark at the end begins the answer, and is no turn.
 
-    Example:
+    Examples:
         >>> transcript_turns("\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why\n\nAssistant:")[-1]
         {'role': 'user', 'content': 'Why'}
     """
@@ -110,7 +110,7 @@ def prompt_beside_messages(prompt: str, completion: Conversation) -> tuple[Conve
 def says(conversation: Conversation, prompt: str) -> bool:
     """Whether a turn of the user, or a system message, is the prompt but for white space around it.
 
-    Example:
+    Examples:
         >>> (
         ...     says([{"role": "user", "content": "Why?"}], "Why? "),
         ...     says([{"role": "user", "content": "Why?"}], "Who?"),

@@ -117,7 +117,7 @@ def open_preferences(
         DataError: nothing readable is there, or it is of no known format.
         ConfigError: an option that does not fit the data.
 
-    Example:
+    Examples:
         >>> source = open_preferences([{"question": "q", "response_j": "a", "response_k": "b"}])
         >>> source.form.name, [made.completions for _, made in source]
         ('stack-exchange', [('a', 'b')])
@@ -165,7 +165,7 @@ def carry_threshold(source: PreferenceSource, other: PreferenceSource, options: 
         other: the other data, opened with `options`.
         options: how both are read.
 
-    Example:
+    Examples:
         >>> rows = [{"prompt": "p", "response": str(i), "score": i} for i in range(5)]
         >>> train, held_out = open_preferences(rows), open_preferences(rows[3:])
         >>> carry_threshold(train, held_out, ReadOptions()).grades.threshold
@@ -208,7 +208,7 @@ def parse_map(words: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: a part that is no `name=column`, or a name given twice.
 
-    Example:
+    Examples:
         >>> parse_map(["prompt=question chosen=good", "rejected=bad"])
         {'prompt': 'question', 'chosen': 'good', 'rejected': 'bad'}
     """

@@ -69,7 +69,7 @@ class DataReport:
     def summary(self) -> list[str]:
         r"""The report as lines of text.
 
-        Example:
+        Examples:
             >>> report = DataReport(
             ...     "a.jsonl", "paired", 3, 2, {"empty_completion": RowCount(1, (2,))}, n_tokens=9
             ... )

@@ -22,7 +22,7 @@ def trl_row(row: Preference) -> dict[str, Any]:
 
     `tools` and `chat_template_kwargs` follow where the row has them, and `weight` where it has grades that count.
 
-    Example:
+    Examples:
         >>> trl_row(Preference("p", ("good", "bad"), (True, False)))
         {'prompt': 'p', 'chosen': 'good', 'rejected': 'bad'}
     """

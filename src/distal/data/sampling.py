@@ -66,7 +66,7 @@ class OptimizerBatchSampler(Sampler[list[int]]):
     Warns:
         UserWarning: the data set is smaller than one batch, so that every batch is the whole data set.
 
-    Example:
+    Examples:
         >>> class Pairs(list):
         ...     kind = "paired"
         >>> [len(batch) for batch in OptimizerBatchSampler(Pairs(range(10)), 4)]

@@ -111,7 +111,7 @@ def _is_empty(completion: Text) -> bool:
 def has_other_turn(completion: Text) -> bool:
     r"""Whether a completion holds a turn of the user or of a tool, as message or as mark in a transcript.
 
-    Example:
+    Examples:
         >>> (
         ...     has_other_turn(" Yes.\n\nHuman: Thanks."),
         ...     has_other_turn([{"role": "assistant", "content": "Yes."}]),
@@ -130,7 +130,7 @@ def as_conversation(row: Preference, turns: Callable[[str], Conversation]) -> Pr
         row: a preference.
         turns: cuts a prompt string into messages.
 
-    Example:
+    Examples:
         >>> one = Preference("Hi", ("Hello",), (True,))
         >>> as_conversation(one, lambda text: [{"role": "user", "content": text}]).completions
         ([{'role': 'assistant', 'content': 'Hello'}],)

@@ -47,7 +47,7 @@ def split_by_group(
         ConfigError: the size is no number of units or fraction.
         DataError: one side would be empty.
 
-    Example:
+    Examples:
         >>> rest, held = split_by_group([5, 5, 7, 7, 7, 9], 2, 0, "rows")
         >>> sorted(rest.tolist() + held.tolist()), len(held) >= 2
         ([0, 1, 2, 3, 4, 5], True)

@@ -126,7 +126,7 @@ class RowWriter:
         path: the file; None for a temporary one.
         in_memory: keep the rows in memory, without any file.
 
-    Example:
+    Examples:
         >>> batch = RowBatch()
         >>> batch.add([1], [2], ("a", "b"), desirable=True, source_row=0)
         >>> with RowWriter() as writer:

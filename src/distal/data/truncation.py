@@ -37,7 +37,7 @@ def fit(
     Raises:
         RowProblem: the unit does not fit and is not to be cut, or cutting leaves nothing.
 
-    Example:
+    Examples:
         >>> long = Encoding(prompt=[0, 5, 6, 7], completion=[8, 9], n_start=1)
         >>> rows, remark = fit([long], 4, "truncate_prompt")
         >>> rows[0].prompt, rows[0].completion, remark

@@ -51,7 +51,7 @@ def check_loss_on(loss_on: str) -> None:
 def marks_generation(template: str) -> bool:
     """Whether a chat template says which characters the assistant generates.
 
-    Example:
+    Examples:
         >>> marks_generation("{%- generation -%}{{ m.content }}{% endgeneration %}"), marks_generation("")
         (True, False)
     """
@@ -61,7 +61,7 @@ def marks_generation(template: str) -> bool:
 def transcript_turns(completion: str, loss_on: LossOn) -> list[Span]:
     r"""The assistant's turns in a plain completion that may run on as a transcript of the HH-RLHF kind.
 
-    Example:
+    Examples:
         >>> text = " Yes.\n\nHuman: Thanks.\n\nAssistant: Bye."
         >>> [text[start:end] for start, end in transcript_turns(text, "assistant_turns")]
         [' Yes.', ' Bye.']

@@ -26,7 +26,7 @@ _LONG_NUMBER = 256
 def describe_json_type(value: object) -> str:
     """Name the type of a JSON value in JSON's own words, with a short excerpt.
 
-    Example:
+    Examples:
         >>> describe_json_type(None), describe_json_type(3), describe_json_type(["a"])
         ('null', 'number 3', "array ['a']")
     """
@@ -65,7 +65,7 @@ def _inner(value: object, levels: int) -> str:
 def shown_name(name: object) -> str:
     r"""A name from a file as a message may hold it: cut, and quoted where it holds what cannot be printed.
 
-    Example:
+    Examples:
         >>> shown_name("prompt"), shown_name("a\x1b[31m")
         ('prompt', "'a\\x1b[31m'")
     """
@@ -76,7 +76,7 @@ def shown_name(name: object) -> str:
 def listed(names: Iterable[object]) -> str:
     """Names from a file, for a message; "none" where there are none.
 
-    Example:
+    Examples:
         >>> listed(["prompt", "label"]), listed([])
         ('prompt, label', 'none')
     """
@@ -88,7 +88,7 @@ def listed(names: Iterable[object]) -> str:
 def deeper_than(value: object, levels: int) -> bool:
     """Whether objects and arrays stand inside each other more than so many levels deep.
 
-    Example:
+    Examples:
         >>> deeper_than({"a": [1]}, 2), deeper_than({"a": [[1]]}, 2)
         (False, True)
     """

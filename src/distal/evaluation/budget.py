@@ -50,7 +50,7 @@ class Budget:
     Requests that are already under way when a limit is reached are not called back: with N of them at once,
     tokens and cost may exceed their limits by what these N use. The number of requests is kept exactly.
 
-    Example:
+    Examples:
         >>> budget = Budget(BudgetLimits(requests=1))
         >>> budget.reserve()
         >>> budget.reserve()

@@ -84,7 +84,7 @@ def dominance_certificate(  # noqa: PLR0913 - two samples, how they belong toget
         NonFiniteError: a reward is NaN or infinite.
         ConfigError: an option out of range.
 
-    Example:
+    Examples:
         >>> rewards = np.linspace(-1.0, 1.0, 200)
         >>> certificate = dominance_certificate(rewards + 0.5, rewards, paired=True, resamples=200)
         >>> certificate.violation_ratio, certificate.accuracy, certificate.decision

@@ -214,7 +214,7 @@ def certificate_from_scores(
     Raises:
         DataError: shapes differ, only one label is present, or paired rows do not alternate or are odd in number.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> policy, reference = np.array([-1.0, -3.0, -2.0, -4.0]), np.full(4, -2.5)
         >>> certificate_from_scores(

@@ -47,7 +47,7 @@ def fewest_resamples(confidence: float, questions: int = 1) -> int:
         confidence: of the interval, in (0, 1).
         questions: how many are answered together, each at the level `(1 - confidence) / questions`.
 
-    Example:
+    Examples:
         >>> fewest_resamples(0.95), fewest_resamples(0.9), fewest_resamples(0.999), fewest_resamples(0.95, 8)
         (39, 19, 1999, 319)
     """
@@ -61,7 +61,7 @@ def expanded_tail(confidence: float, independent: int) -> float:
         confidence: of the interval, in (0, 1).
         independent: number of independent samples, prompts for instance, on the smaller side.
 
-    Example:
+    Examples:
         >>> round(expanded_tail(0.95, 50), 4), round(expanded_tail(0.95, 10**9), 4)
         (0.0212, 0.025)
     """

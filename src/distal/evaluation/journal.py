@@ -31,7 +31,7 @@ Value = Mapping[str, Any]
 def content_key(**parts: Any) -> str:
     """SHA-256 of everything that a result depends on, 64 hexadecimal digits.
 
-    Example:
+    Examples:
         >>> content_key(model="m", prompt="p") == content_key(prompt="p", model="m")
         True
     """
@@ -47,7 +47,7 @@ class Journal:
     Attributes:
         damaged: lines that were skipped because they are torn or their checksum differs.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "results.jsonl"
         >>> Journal(path).put({"k": {"verdict": "A"}})

@@ -53,7 +53,7 @@ class Strata:
             v: lengths of the second sample, shape (m,).
             fewest: samples of each side per stratum.
 
-        Example:
+        Examples:
             >>> strata = Strata.of(np.array([1, 1, 2, 3]), np.array([1, 2, 3, 3, 9]), fewest=1)
             >>> strata.u.tolist(), strata.v.tolist(), strata.count
             ([1, 1, 2, 3], [1, 2, 3, 3, 4], 5)

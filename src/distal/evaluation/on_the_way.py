@@ -52,7 +52,7 @@ class EvaluationLog(TrainerCallback):
         shown: also told of every certificate, as for figures.
         resamples: of the bootstrap, at least 39.
 
-    Example:
+    Examples:
         >>> EvaluationLog.__name__  # trainer.add_callback(EvaluationLog(trainer))
         'EvaluationLog'
     """

@@ -25,7 +25,7 @@ _WORDS: dict[str, Any] = {
 def certificate_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of what `DominanceCertificate.to_dict` returns.
 
-    Example:
+    Examples:
         >>> certificate_schema()["properties"]["schema"]
         {'const': 'distal.dominance/2'}
     """

@@ -209,7 +209,7 @@ def attribute_name(wanted: str) -> str:
     Raises:
         ConfigError: a number of bins that is none.
 
-    Example:
+    Examples:
         >>> attribute_name("prompt_length:3"), attribute_name("source")
         ('prompt_length', 'source')
     """

@@ -50,7 +50,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Args:
         p_values: of the single tests.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
@@ -71,7 +71,7 @@ def binned(values: ArrayLike, bins: int | None = None) -> NDArray[np.str_]:
         values: numbers or words, shape (n,).
         bins: how many; numbers of no more values than that are not cut. None: 4, of more than 8 values.
 
-    Example:
+    Examples:
         >>> binned([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], bins=2).tolist()[4:6]
         ['1-5', '6-10']
         >>> binned(["en", "de"]).tolist()

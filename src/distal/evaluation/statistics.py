@@ -44,7 +44,7 @@ def as_rewards(values: RewardsLike, name: str) -> FloatArray:
         DataError: fewer than two values, or not one-dimensional.
         NonFiniteError: a value is NaN or infinite.
 
-    Example:
+    Examples:
         >>> as_rewards([1, 2], "preferred")
         array([1., 2.])
     """
@@ -113,7 +113,7 @@ def area_under_curve(u: FloatArray, v: FloatArray) -> float:
     Returns:
         A number in [0, 1]; 0.5 where the samples coincide.
 
-    Example:
+    Examples:
         >>> area_under_curve(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
         0.875
     """
@@ -136,7 +136,7 @@ def quantiles(sorted_values: FloatArray, levels: FloatArray) -> FloatArray:
     Returns:
         Quantiles, shape (k,), in the unit of the sample.
 
-    Example:
+    Examples:
         >>> quantiles(np.array([10.0, 20.0, 30.0, 40.0]), np.array([0.25, 0.26, 0.99]))
         array([10., 20., 40.])
     """

@@ -34,7 +34,7 @@ def in_threads(
         stopped: set when no further call should begin; calls that wait should watch it.
         description: of the progress bar; None for no bar.
 
-    Example:
+    Examples:
         >>> found = []
         >>> in_threads([1, 2, 3], found.append, concurrency=1, stopped=threading.Event())
         >>> found

@@ -59,7 +59,7 @@ def decide(evidence: Evidence) -> Decision:
     Returns:
         The decision.
 
-    Example:
+    Examples:
         >>> decide(
         ...     Evidence(
         ...         samples=50,
@@ -127,7 +127,7 @@ def _obstacle(evidence: Evidence, u: str, v: str) -> str:
 def format_ratio(value: float | None) -> str:
     """A share in [0, 1] with three decimals, or the word 'undefined'.
 
-    Example:
+    Examples:
         >>> format_ratio(0.0312), format_ratio(0.0002), format_ratio(0.0), format_ratio(None)
         ('0.031', '<0.001', '0', 'undefined')
     """
@@ -141,7 +141,7 @@ def format_ratio(value: float | None) -> str:
 def format_interval(interval: tuple[float, float] | None) -> str:
     """An interval of shares, `[low, high]`, or the word 'undefined'.
 
-    Example:
+    Examples:
         >>> format_interval((0.0, 0.25))
         '[0, 0.250]'
     """

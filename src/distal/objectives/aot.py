@@ -237,7 +237,7 @@ class Aot(PairedLaws, FirstOrder):
     Source:
         arXiv 2406.05882, Definition 2, eqs (10)-(11), Algorithm 2.
 
-    Example:
+    Examples:
         >>> zero = torch.zeros(4)
         >>> round(Aot()(SequenceScores.from_pairs(zero, zero, zero, zero)).loss.item(), 6)
         0.693147
@@ -258,7 +258,7 @@ class AotUnpaired(UnpairedLaws, FirstOrder):
     Source:
         arXiv 2406.05882, Definition 1, eq. (7), Algorithm 1; appendix C for unequal counts.
 
-    Example:
+    Examples:
         >>> policy, reference = torch.tensor([-3.0, -4.0, -5.0]), torch.tensor([-3.0, -4.0, -5.0])
         >>> scores = SequenceScores.from_samples(policy, reference, torch.tensor([True, False, True]))
         >>> round(AotUnpaired()(scores).loss.item(), 6)
@@ -276,7 +276,7 @@ class Aot2(PairedLaws, SecondOrder):
     The cost is applied to `D(t) = int_0^t (Q_U - Q_V)`, so that a low quantile counts in every `D(t)` above
     it: the lower tail of the margins gets the larger coefficients.
 
-    Example:
+    Examples:
         >>> zero = torch.zeros(4)
         >>> round(Aot2()(SequenceScores.from_pairs(zero, zero, zero, zero)).loss.item(), 6)
         0.693147
@@ -290,7 +290,7 @@ class Aot2(PairedLaws, SecondOrder):
 class Aot2Unpaired(UnpairedLaws, SecondOrder):
     """Unpaired AOT at second order: integrated quantiles of preferred rewards over those of the others.
 
-    Example:
+    Examples:
         >>> scores = SequenceScores(torch.ones(2), torch.zeros(3), torch.ones(2), torch.zeros(3))
         >>> round(Aot2Unpaired()(scores).loss.item(), 6)
         0.693147

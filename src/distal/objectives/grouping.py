@@ -48,7 +48,7 @@ def sort_groups(a: Tensor, b: Tensor, size: int, *, seed: int, paired: bool) -> 
         seed: of the permutation.
         paired: keep entry i of both sides together; then a and b are equal.
 
-    Example:
+    Examples:
         >>> groups = sort_groups(torch.ones(2), torch.ones(3), 1, seed=0, paired=False)
         >>> [(group.mass.item(), group.v_weights.tolist()) for group in groups]
         [(0.5, [2.0, 1.0]), (0.5, [1.0, 2.0])]

@@ -39,7 +39,7 @@ class Kto(Objective):
     Source:
         arXiv 2402.01306, eq. (7) and section 4.
 
-    Example:
+    Examples:
         >>> scores = SequenceScores(torch.zeros(2), torch.zeros(3), torch.zeros(2), torch.zeros(3))
         >>> Kto()(scores).loss.item()
         0.5

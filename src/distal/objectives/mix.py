@@ -29,7 +29,7 @@ class Mix(Objective):
     Source:
         Mixtures of a preference, a quality and a generation loss: arXiv 2411.10442.
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero = torch.zeros(2)
         >>> parts = [{"objective": "dpo", "weight": 2.0}, {"objective": "hinge"}]

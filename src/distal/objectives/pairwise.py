@@ -57,7 +57,7 @@ class Dpo(PairwiseObjective):
     Source:
         arXiv 2305.18290, eq. (7); label smoothing as in the conservative DPO note of its authors.
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero = torch.zeros(3)
         >>> round(Dpo()(SequenceScores.from_pairs(zero, zero, zero, zero)).loss.item(), 6)
@@ -90,7 +90,7 @@ class Ipo(PairwiseObjective):
     Source:
         arXiv 2310.12036, eq. (17), where beta is called tau.
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero = torch.zeros(2)
         >>> Ipo(beta=0.25)(SequenceScores.from_pairs(zero, zero, zero, zero)).loss.item()
@@ -124,7 +124,7 @@ class Hinge(PairwiseObjective):
     Source:
         arXiv 2305.10425 (SLiC-HF); with log-ratios as here, arXiv 2309.06657 (RSO), eq. (12).
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero = torch.zeros(2)
         >>> Hinge()(SequenceScores.from_pairs(zero, zero, zero, zero)).loss.item()

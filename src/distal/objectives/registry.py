@@ -51,7 +51,7 @@ class ObjectiveInfo:
 def objective_names() -> tuple[str, ...]:
     """Names of all objectives.
 
-    Example:
+    Examples:
         >>> "aot" in objective_names()
         True
     """
@@ -72,7 +72,7 @@ def describe_objective(name: str) -> ObjectiveInfo:
     Raises:
         ValueError: no objective has this name.
 
-    Example:
+    Examples:
         >>> info = describe_objective("dpo")
         >>> info.needs, info.couples_batch, info.default_beta, list(info.options)
         ('paired', False, 0.1, ['beta', 'label_smoothing'])
@@ -107,7 +107,7 @@ def get_objective(name: str, **options: Any) -> Objective:
             range.
         TypeError: a value of the wrong type.
 
-    Example:
+    Examples:
         >>> get_objective("aot", cost="squared_hinge", margin=5.0).couples_batch
         True
         >>> get_objective("dpo", kl_baseline="none")

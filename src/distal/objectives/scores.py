@@ -45,7 +45,7 @@ class SequenceScores:
         mismatched_rewards: rewards of completions under prompts that they do not answer, shape (k,), or None;
             only for the mismatched KL baseline of `kto`.
 
-    Example:
+    Examples:
         >>> scores = SequenceScores.from_pairs(
         ...     torch.tensor([-5.0]), torch.tensor([-9.0]), torch.tensor([-6.0]), torch.tensor([-7.0])
         ... )

@@ -23,7 +23,7 @@ class Sft(Objective):
     Source:
         The term that arXiv 2404.19733 and 2411.10442 add to a preference loss.
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero = torch.zeros(2)
         >>> Sft()(SequenceScores.from_pairs(torch.tensor([-3.0, -5.0]), zero, zero, zero)).loss.item()

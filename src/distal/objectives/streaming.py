@@ -78,7 +78,7 @@ def costs_of_preferred(
     Source:
         arXiv 2406.05882, eq. (7), with the envelope theorem; see docs/concepts/streaming.md.
 
-    Example:
+    Examples:
         >>> from distal.transport.laws import weighted_law
         >>> zero = weighted_law(torch.zeros(1))
         >>> costs = costs_of_preferred(AotUnpaired(), torch.zeros(3), RunningLaws(zero, zero))

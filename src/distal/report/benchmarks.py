@@ -24,7 +24,7 @@ def benchmark_table(report: BenchmarkReport, *, title: str = "Benchmarks") -> Ta
     Returns:
         A table to be printed by a `rich` console, notes below.
 
-    Example:
+    Examples:
         >>> from distal.evaluation.benchmarks import BenchmarkReport
         >>> empty = BenchmarkReport(
         ...     rows=[], subtasks=[], groups={}, settings={}, versions={}, notes=["none"], identical=False

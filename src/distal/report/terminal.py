@@ -123,7 +123,7 @@ def certificate_table(certificate: DominanceCertificate, *, title: str = "Domina
     Returns:
         A table of three columns, to be printed by a `rich` console.
 
-    Example:
+    Examples:
         >>> from distal.evaluation import dominance_certificate
         >>> table = certificate_table(dominance_certificate([0.0, 0.0], [0.0, 0.0], paired=False))
         >>> table.row_count > 5

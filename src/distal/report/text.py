@@ -8,7 +8,7 @@ __all__ = ["printable"]
 def printable(text: str) -> str:
     r"""A text whose control characters are written out: a terminal would obey them, and a page may not hold them.
 
-    Example:
+    Examples:
         >>> printable("a\x1b[2J\nb")
         'a\\x1b[2J\nb'
     """

@@ -23,7 +23,7 @@ def cut_by_tokens(lengths: Sequence[int], budget: int, rows_per_unit: int = 1) -
     Returns:
         Groups of unit indices; together every index exactly once. Depends on nothing but the arguments.
 
-    Example:
+    Examples:
         >>> cut_by_tokens([3, 10, 4], budget=10)
         [[1], [2, 0]]
     """
@@ -54,7 +54,7 @@ def pack_by_tokens(sizes: Sequence[int], budget: int) -> list[list[int]]:
         Groups of unit indices, the fullest first; together every index exactly once. Depends on nothing but the
         arguments.
 
-    Example:
+    Examples:
         >>> pack_by_tokens([3, 10, 4, 6], budget=10)
         [[1], [3, 2], [0]]
     """
@@ -76,7 +76,7 @@ def pack_by_tokens(sizes: Sequence[int], budget: int) -> list[list[int]]:
 def cut_by_count(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Cut units into groups of `count` (the last may be smaller), similar lengths together.
 
-    Example:
+    Examples:
         >>> cut_by_count([3, 10, 4], count=2)
         [[1, 2], [0]]
     """

@@ -303,7 +303,7 @@ def shard_bounds(lengths: Sequence[int], width: int) -> list[int]:
     Returns:
         shards + 1 numbers, from 0 to n.
 
-    Example:
+    Examples:
         >>> shard_bounds([SHARD_TOKENS - 1, 5, 4, SHARD_TOKENS], width=1)
         [0, 2, 4]
     """

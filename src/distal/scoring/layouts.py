@@ -280,7 +280,7 @@ PREFIX_SHARED = PrefixShared()
 def pad_rows(rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> LaidOutBatch:
     """Lay R >= 1 rows out as one padded batch on a device.
 
-    Example:
+    Examples:
         >>> from distal.types import TokenRow
         >>> row = TokenRow([5, 6, 7, 8], prompt_length=2, desirable=True, unit=0, source_row=0)
         >>> pad_rows([row]).targets.tolist()

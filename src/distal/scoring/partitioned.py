@@ -14,7 +14,7 @@ __all__ = ["whole", "whole_shape"]
 def whole_shape(weight: Tensor) -> torch.Size:
     """The shape of a weight, whether or not it is partitioned.
 
-    Example:
+    Examples:
         >>> whole_shape(torch.zeros(3, 2))
         torch.Size([3, 2])
     """

@@ -36,7 +36,7 @@ def score_noise(dtype: torch.dtype, completion_lengths: ArrayLike) -> NDArray[np
     Returns:
         (n,) nats.
 
-    Example:
+    Examples:
         >>> score_noise(torch.bfloat16, [1, 100]).tolist()
         [0.01, 0.1]
     """

@@ -37,7 +37,7 @@ def window_or_grid(rule: Rule, n: int, device: torch.device) -> tuple[int | None
         The number of positions that a token sees, itself included, where the rule is causal (None for all before
         it); and None, or (n, n) bool on the device for a rule that is no window.
 
-    Example:
+    Examples:
         >>> from transformers.masking_utils import sliding_window_causal_mask_function
         >>> window_or_grid(sliding_window_causal_mask_function(3), 8, torch.device("cpu"))
         (3, None)

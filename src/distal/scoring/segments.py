@@ -84,7 +84,7 @@ class Segments:
         lengths: tokens of each segment, at least 1.
         parents: index of an earlier segment that each one continues, -1 for none.
 
-    Example:
+    Examples:
         >>> segments = Segments((3, 2, 1), (-1, 0, 0))  # a prompt and two answers
         >>> segments.position_ids().tolist()
         [0, 1, 2, 3, 4, 3]

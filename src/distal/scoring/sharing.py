@@ -49,7 +49,7 @@ def share_of(items: Sequence[T]) -> tuple[list[T], int]:
 
     Items that do not count are repetitions, after the others, that give every rank the same number of them.
 
-    Example:
+    Examples:
         >>> share_of(["a", "b", "c"])  # one rank
         (['a', 'b', 'c'], 3)
     """
@@ -93,7 +93,7 @@ def from_first_rank(
 def word_from_first_rank(word: str) -> str:
     """What the first rank says, on every rank.
 
-    Example:
+    Examples:
         >>> word_from_first_rank("checkpoint-10")  # one rank
         'checkpoint-10'
     """

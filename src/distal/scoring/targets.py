@@ -35,7 +35,7 @@ def scored_only(rows: Sequence[TokenRow], by_token: Tensor) -> Tensor:
     Raises:
         ValueError: a mask has not one entry per completion token, or leaves nothing to score.
 
-    Example:
+    Examples:
         >>> row = TokenRow([1, 5, 6, 7], 1, True, 0, 0, completion_mask=[True, False, True])
         >>> scored_only([row], torch.tensor([5, 6, 7])).tolist()
         [5, 7]
@@ -61,7 +61,7 @@ def _mask(row: TokenRow) -> Tensor:
 def stretches(starts: Sequence[int], counts: Sequence[int]) -> Tensor:
     """`starts[k], starts[k] + 1, ...`, `counts[k]` numbers for each k.
 
-    Example:
+    Examples:
         >>> stretches([3, 7], [2, 1]).tolist()
         [3, 4, 7]
     """

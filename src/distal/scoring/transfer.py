@@ -17,7 +17,7 @@ def integers_to(device: torch.device | str, tensors: Sequence[Tensor]) -> list[T
         device: where they should lie.
         tensors: of integers or booleans, at least one, on the host.
 
-    Example:
+    Examples:
         >>> integers_to("cpu", [torch.tensor([[1, 2]]), torch.tensor([True])])
         [tensor([[1, 2]]), tensor([True])]
     """

@@ -34,7 +34,7 @@ class ScoredBatch:
     """Scores of n rows, detached and on the host, where the objective is computed.
 
     A few thousand numbers are sorted faster there than a device could be asked to, and the one copy is the only
-    synchronisation of a step.
+    synchronisation of a step whose objective couples the batch.
 
     Attributes:
         kind: `paired` (rows alternate chosen, rejected) or `unpaired`.
@@ -90,7 +90,7 @@ def rows_per_unit(kind: DataKind) -> int:
 def weights_of(rows: Sequence[TokenRow]) -> NDArray[np.float64]:
     """(n,) weight of each row's unit, 1 where it does not say.
 
-    Example:
+    Examples:
         >>> weights_of(
         ...     [TokenRow([1, 2], 1, True, 0, 0), TokenRow([1, 2], 1, True, 1, 1, weight=0.5)]
         ... ).tolist()

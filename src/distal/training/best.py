@@ -30,7 +30,7 @@ def better_is_greater(metric: str | None, given: bool | None) -> bool | None:
     Raises:
         ConfigError: the user wants the largest violation ratio.
 
-    Example:
+    Examples:
         >>> better_is_greater("dominance/violation_ratio", None), better_is_greater("dominance/auc", None)
         (False, None)
     """

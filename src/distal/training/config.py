@@ -25,7 +25,7 @@ from distal.training.engine import MicroBatchLimit, Strategy
 from distal.training.health.thresholds import HealthThresholds
 from distal.training.memory import GIB
 from distal.training.option_checks import check_choices, check_compilation, check_numbers
-from distal.training.refused import refuse_options
+from distal.training.refused import refuse_accelerator_config, refuse_options
 from distal.training.samples import check_sampling
 from distal.training.suggestions import nearest
 
@@ -73,7 +73,7 @@ class AlignmentConfig(TrainingArguments):
     Raises:
         ConfigError: an option is unknown to the objective, contradicts another, or is out of range.
 
-    Example:
+    Examples:
         >>> config = AlignmentConfig(
         ...     output_dir="run", objective="aot", global_batch_size=32, report_to="none"
         ... )
@@ -180,7 +180,8 @@ class AlignmentConfig(TrainingArguments):
         None, "Folder of tokenised rows; None for $DISTAL_CACHE or the user's cache folder."
     )
     disable_dropout: bool = _option(
-        True, "Switch dropout off in policy and reference, so that rewards carry no noise."
+        True,
+        "Switch dropout (and routers' jitter) off in policy and reference, so that rewards carry no noise.",
     )
     reference_cache_dir: str | None = _option(
         None, "Folder of the reference-score cache; None for $DISTAL_CACHE or the user's cache folder."
@@ -222,6 +223,7 @@ class AlignmentConfig(TrainingArguments):
         self.per_device_train_batch_size = self.per_device_eval_batch_size = 1
         self.greater_is_better = better_is_greater(self.metric_for_best_model, self.greater_is_better)
         super().__post_init__()
+        refuse_accelerator_config(self.accelerator_config)
         check_sampling(self)
         if self.global_batch_size < self.world_size:
             raise ConfigError(

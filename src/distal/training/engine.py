@@ -85,7 +85,8 @@ class WholeBatchEngine:
         limit: what one forward pass may hold.
         layout: how rows are laid out in it; one that `choose_layout` found to be right with the model.
         strategy: `auto` takes the cheapest that is exact and fits.
-        memory_budget: bytes that `retain` and `deferred` may keep; None to measure what is free.
+        memory_budget: bytes that `retain` and `deferred` may use, the graph of one micro-batch among them; None to
+            measure what is free.
         deferred_dtype: what `deferred` stores unit gradients in; None for the adapter's type.
         autocast_dtype: mixed precision, None for the model's own type.
         world_size: ranks over which data parallelism averages gradients.

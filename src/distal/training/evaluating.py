@@ -12,6 +12,7 @@ from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 from distal.data import TokenizedPreferences
 from distal.errors import ConfigError
 from distal.objectives import Objective
+from distal.training.averaging import AveragingTrainer
 from distal.training.best import may_be_best
 from distal.training.evaluation import Evaluation, evaluate_whole_set
 from distal.training.laying_out import LayoutTrainer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluatingTrainer"]
 
 
-class EvaluatingTrainer(LayoutTrainer):
+class EvaluatingTrainer(LayoutTrainer, AveragingTrainer):
     """A trainer that evaluates whole sets and chooses the best checkpoint by what is defined.
 
     Attributes:
@@ -51,6 +52,7 @@ class EvaluatingTrainer(LayoutTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Called by `evaluate` with the loader from `get_eval_dataloader`."""
+        self.show_averaged_weights()
         dataset = self.with_reference(dataloader.dataset, metric_key_prefix)
         found = evaluate_whole_set(
             cast(nn.Module, self.model),

@@ -19,12 +19,15 @@ __all__ = [
     "GradientNormCheck",
     "blame",
     "check_initial_policy",
+    "multiplies_in_tf32",
     "refuse_non_finite_gradient",
     "rows_with_bad_gradient",
 ]
 
 # Noise is what is typical; this leaves room for bad luck and for kernels that differ between training and scoring.
 _NOISE_ALLOWED = 16
+# TF32 keeps 11 bits of what float32 products multiply. Rounded so, a small model's scores differed by 10 times as much.
+_NOISE_OF_TF32 = 10
 _NAMED = 20
 """Rows that a message names."""
 
@@ -51,8 +54,10 @@ def check_initial_policy(
     with torch.no_grad(), autocast(next(model.parameters()).device, autocast_dtype):
         policy = score_rows(model, rows, layout).double().cpu().numpy()
     model.train(was_training)
-    noise = score_noise(compute_dtype(model, autocast_dtype), [row.scored_length for row in rows])
-    tolerance = _NOISE_ALLOWED * noise
+    dtype = compute_dtype(model, autocast_dtype)
+    tolerance = _NOISE_ALLOWED * score_noise(dtype, [row.scored_length for row in rows])
+    if multiplies_in_tf32(next(model.parameters()).device, dtype):
+        tolerance *= _NOISE_OF_TF32
     rewards = policy - reference
     worst = int(np.argmax(np.abs(rewards) / tolerance))
     if not np.all(np.abs(rewards) <= tolerance):
@@ -64,6 +69,20 @@ def check_initial_policy(
             "mode, or weights changed after the reference was scored. If the difference is meant, pass the "
             "reference as ref_model, or set check_initial_policy: false."
         )
+
+
+def multiplies_in_tf32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of this type are computed in TF32, as `tf32: true` and `torch_compile` ask for.
+
+    Examples:
+        >>> multiplies_in_tf32(torch.device("cpu"), torch.float32)
+        False
+    """
+    return (
+        device.type == "cuda"
+        and dtype == torch.float32
+        and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    )
 
 
 def refuse_non_finite_gradient(
@@ -129,7 +148,7 @@ def blame(bad: Sequence[TokenRow] | None, rows: Sequence[TokenRow]) -> str:
         bad: the rows to blame; empty if each row alone is sound, None if that could not be found out.
         rows: all rows of this rank.
 
-    Example:
+    Examples:
         >>> rows = [TokenRow([1, 2], 1, True, i, source_row=i) for i in range(9)]
         >>> blame(rows[3:5], rows), blame([], rows[:2])
         (' in row 3, 4 (2 of 9 rows)', ', although no row alone makes it so (rows 0, 1)')

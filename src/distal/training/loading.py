@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
 from distal.data import OptimizerBatchSampler, TokenizedPreferences
 from distal.types import TokenRow
 
-__all__ = ["LateRows", "StepLoader"]
+if TYPE_CHECKING:
+    from distal.training.config import AlignmentConfig
+
+__all__ = ["LateRows", "StepLoader", "worker_options"]
+
+
+def worker_options(args: AlignmentConfig) -> dict[str, Any]:
+    """What a loader is told of the processes that read for it."""
+    if not args.dataloader_num_workers:
+        return {}
+    return {
+        "num_workers": args.dataloader_num_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "persistent_workers": args.dataloader_persistent_workers,
+        # Early versions of transformers 5 do not know it.
+        "multiprocessing_context": getattr(args, "dataloader_multiprocessing_context", None),
+    }
 
 
 class StepLoader(DataLoader[Any]):

@@ -36,7 +36,7 @@ def free_bytes(device: torch.device | str) -> int:
     Raises:
         ValueError: a type of device whose memory cannot be asked for.
 
-    Example:
+    Examples:
         >>> free_bytes("cpu") > 0
         True
     """
@@ -64,7 +64,7 @@ def graph_bytes(model: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor
     Returns:
         What `compute` returned, and bytes.
 
-    Example:
+    Examples:
         >>> x = torch.ones(10, requires_grad=True)
         >>> graph_bytes(nn.Identity(), lambda: (x.exp() * 2).sum())[1]
         40

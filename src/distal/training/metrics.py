@@ -58,7 +58,7 @@ def score_metrics(scores: SequenceScores) -> dict[str, float]:
 def undefined_metrics(metrics: Mapping[str, float]) -> tuple[str, ...]:
     """Metrics of dominance that a batch has no value of, as before the first step.
 
-    Example:
+    Examples:
         >>> undefined_metrics({"dominance/auc": 0.5})
         ('dominance/violation_ratio',)
     """
@@ -78,7 +78,7 @@ def ranking_auc(preferred: Tensor, other: Tensor) -> float:
         preferred: (n,) rewards, nats.
         other: (m,) rewards, nats.
 
-    Example:
+    Examples:
         >>> ranking_auc(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0]))
         0.625
     """

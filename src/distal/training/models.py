@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from distal.errors import ConfigError
 from distal.scoring.quantization import is_quantized
 
 __all__ = ["add_adapter", "disable_dropout", "has_dropout", "policy_and_reference", "resolve_model"]
+
+logger = logging.getLogger(__name__)
+
+# PhiMoE's attribute of this name is a threshold, which decides on experts in evaluation too, so it must stay as it is.
+# In training mode such a router draws its experts at random, and nothing switches that off.
+_THRESHOLD = "router_jitter_noise"
 
 
 def policy_and_reference(
@@ -40,6 +47,11 @@ def policy_and_reference(
     if without_dropout:
         for switched in (policy, frozen):
             disable_dropout(switched)
+        if has_dropout(policy):
+            logger.warning(
+                "disable_dropout: this model draws experts at random in training mode, which cannot be switched off; "
+                "rewards in training carry that noise."
+            )
     return policy, frozen
 
 
@@ -88,22 +100,24 @@ def _refuse_router_loss(model: nn.Module) -> None:
 
 
 def disable_dropout(model: nn.Module | None) -> None:
-    """Set every dropout probability of a model to 0, in layers and in attention modules."""
-    for module, name in _dropouts(model):
-        setattr(module, name, 0.0)
+    """Set every dropout probability of a model to 0, in layers and in attention modules, and every router's jitter."""
+    for module, name in _noise(model):
+        if name != _THRESHOLD:
+            setattr(module, name, 0.0)
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Whether any dropout of a model is active in training mode."""
-    return next(_dropouts(model), None) is not None
+    """Whether anything of a model is random in training mode: dropout, or noise on the way to its experts."""
+    return next(_noise(model), None) is not None
 
 
-def _dropouts(model: nn.Module | None) -> Iterator[tuple[nn.Module, str]]:
-    """(module, attribute) of every positive dropout probability."""
+def _noise(model: nn.Module | None) -> Iterator[tuple[nn.Module, str]]:
+    """(module, attribute) of every positive dropout probability or width of noise."""
     for module in model.modules() if model is not None else ():
-        # nn.Dropout and its kin keep the probability in p; attention modules hand theirs to a function.
+        # nn.Dropout and its kin keep the probability in p; attention modules hand theirs to a function, and
+        # mixtures of experts (Mixtral, MiniMax, DBRX) multiply what their router sees by 1 plus or minus a jitter.
         names = ["p"] if isinstance(module, nn.modules.dropout._DropoutNd) else []  # pyright: ignore[reportPrivateUsage]
-        names += [name for name in vars(module) if "dropout" in name]
+        names += [name for name in vars(module) if "dropout" in name or "jitter" in name]
         for name in names:
             value = getattr(module, name)
             if isinstance(value, float) and value > 0:

@@ -42,7 +42,7 @@ def measured_peak(device: torch.device) -> Generator[Peak]:
 
     Linux keeps the peak of resident memory and lets a process reset it; elsewhere a thread looks every millisecond.
 
-    Example:
+    Examples:
         >>> with measured_peak(torch.device("cpu")) as peak:
         ...     _ = torch.ones(2**24)
         >>> peak.bytes > 2**26

@@ -33,7 +33,7 @@ def padded_to_all_ranks(groups: list[list[int]]) -> list[list[int]]:
     Micro-batches come longest first and the empty ones last, so that what the ranks do at the same time is of
     similar length.
 
-    Example:
+    Examples:
         >>> padded_to_all_ranks([[0, 1], [2, 3]])
         [[0, 1], [2, 3]]
     """

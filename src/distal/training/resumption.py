@@ -26,6 +26,7 @@ from distal.objectives import Objective
 from distal.scoring import compute_dtype
 from distal.scoring.adapters import adapter_settings
 from distal.scoring.partitioned import whole_shape
+from distal.scoring.sharing import word_from_first_rank
 from distal.training.models import has_dropout
 
 if TYPE_CHECKING:
@@ -129,6 +130,14 @@ class RunIdentity:
             },
         }
         return cls(json.loads(json.dumps(sections, default=_plain)))
+
+    def of_first_rank(self) -> RunIdentity:
+        """What the first rank has found out, on every rank; all of them must call this.
+
+        With FSDP's `cpu_ram_efficient_loading` it may be the only one that holds the weights before they are shared
+        out (transformers 5.17 fills them with zeros on the others), and all ranks must come to one verdict anyway.
+        """
+        return RunIdentity(json.loads(word_from_first_rank(json.dumps(self.sections))))
 
     def launched(self, layout: Section) -> RunIdentity:
         """This run, with how its checkpoints are laid out (`distal.training.launch.checkpoint_layout`)."""

@@ -15,6 +15,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from distal.errors import ConfigError
 from distal.scoring import autocast, unwrap
+from distal.scoring.compilation import uncompiled
 from distal.training.health.log import HealthLog
 from distal.types import TokenRow
 
@@ -178,12 +179,13 @@ class SampleCallback(TrainerCallback):
 
 @contextmanager
 def _sampling(model: nn.Module, settings: SampleSettings) -> Generator[None]:
-    """Evaluation mode, no gradients, and random numbers of its own."""
+    """Evaluation mode, no gradients, blocks as they are, and random numbers of its own."""
     device, training = next(model.parameters()).device, model.training
     devices = [device] if device.type == "cuda" else []
     model.eval()
     try:
         with (
+            uncompiled(model),
             torch.random.fork_rng(devices),
             torch.no_grad(),
             autocast(device, settings.autocast_dtype),

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
@@ -34,7 +35,7 @@ from distal.training.evaluating import EvaluatingTrainer
 from distal.training.exchange import GradientExchange, gradient_exchange
 from distal.training.guards import check_initial_policy
 from distal.training.launch import check_launch, check_models, is_prepared, prepared_later
-from distal.training.loading import LateRows, StepLoader
+from distal.training.loading import LateRows, StepLoader, worker_options
 from distal.training.models import has_dropout, policy_and_reference
 from distal.training.option_checks import check_data_kind
 from distal.training.own_state import StatefulTrainer
@@ -162,7 +163,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
             rows,
             batch_sampler=sampler,
             collate_fn=collate_units,
-            num_workers=self.args.dataloader_num_workers,
+            **worker_options(self.args),
         )
 
     def _sampler(self) -> OptimizerBatchSampler:
@@ -219,7 +220,9 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         if not prepared_later(self.accelerator):
             self._start()  # otherwise `create_scheduler` does, when the weights are shared out
         resumed = None if self._checkpoint is None else str(self._checkpoint)
-        return super().train(resume_from_checkpoint=resumed, **kwargs)
+        output = super().train(resume_from_checkpoint=resumed, **kwargs)
+        self.show_averaged_weights()  # they are the result
+        return output
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer calls this when the model is on its devices, and before it loads a checkpoint."""
@@ -245,7 +248,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         self._reference_leaves()
 
     def _run_identity(self) -> RunIdentity:
-        """What this run is, so that its checkpoints are not mistaken for those of another."""
+        """What this run is, so that its checkpoints are not mistaken for those of another; the same on every rank."""
         adapted = hasattr(self._policy, "peft_config") and not self.reference.derived_from_policy
         return RunIdentity.of(
             self.args,
@@ -255,7 +258,7 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
             reference_weights=self._reference_weights,
             frozen_weights=weights_fingerprint(self._policy, with_adapters=False) if adapted else None,
             steps=self.total_steps(len(self._sampler())),
-        )
+        ).of_first_rank()
 
     def _score_references(self) -> None:
         """Give every data set its reference scores, while the reference is still there to be asked."""
@@ -348,6 +351,9 @@ class AlignmentTrainer(EvaluatingTrainer, StatefulTrainer):
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()  # schedule-free optimizers keep two sets of weights
         output = self.guarded_step(model, inputs)
+        every = self.args.torch_empty_cache_steps
+        if every is not None and self.state.global_step % every == 0:
+            clear_device_cache()
         if not self._launched.finish():
             self.check_gradient(float("nan"))
         for name, value in output.metrics.items():

@@ -11,7 +11,7 @@ __all__ = ["check_choice", "nearest"]
 def nearest(name: object, known: Iterable[str]) -> str:
     """End of a message about an unknown name: the nearest known one, and all of them.
 
-    Example:
+    Examples:
         >>> nearest("hinje", ["hinge", "logistic"])
         "; did you mean 'hinge'? Known: hinge, logistic"
     """
@@ -33,7 +33,7 @@ def check_choice(value: object, name: str, known: Iterable[str]) -> None:
         ValueError: another name.
         TypeError: not a string.
 
-    Example:
+    Examples:
         >>> check_choice("bootstap", "method", ["asymptotic", "bootstrap"])
         Traceback (most recent call last):
             ...

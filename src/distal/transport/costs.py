@@ -50,7 +50,7 @@ class LogisticCost:
     Source:
         arXiv 2406.05882, section 3 and Fig. 2 (beta = 0.01).
 
-    Example:
+    Examples:
         >>> import torch
         >>> round(LogisticCost(beta=2.0)(torch.tensor([0.0])).item(), 6)
         0.693147
@@ -83,7 +83,7 @@ class HingeCost:
     Source:
         arXiv 2406.05882, appendix F (margin 0).
 
-    Example:
+    Examples:
         >>> import torch
         >>> HingeCost(margin=1.0)(torch.tensor([-1.0, 0.5, 3.0])).tolist()
         [2.0, 0.5, 0.0]
@@ -115,7 +115,7 @@ class SquaredHingeCost:
     Source:
         arXiv 2406.05882, section 3 and Fig. 2.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SquaredHingeCost(margin=1.0)(torch.tensor([-1.0, 0.5, 3.0])).tolist()
         [4.0, 0.25, 0.0]
@@ -147,7 +147,7 @@ class LeastSquaresCost:
     Source:
         arXiv 2406.05882, section 3 and Fig. 2.
 
-    Example:
+    Examples:
         >>> import torch
         >>> LeastSquaresCost(margin=1.0)(torch.tensor([-1.0, 0.5, 3.0])).tolist()
         [4.0, 0.25, 4.0]
@@ -178,7 +178,7 @@ class SmoothedCost:
     Source:
         arXiv 2406.05882, appendix B (printed code), for the logistic cost.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SmoothedCost(HingeCost(), 0.25)(torch.tensor([-2.0, 2.0])).tolist()
         [1.5, 0.5]

@@ -58,7 +58,7 @@ def squared_sides(gap: Tensor, mass: Tensor, order: int) -> tuple[Tensor, Tensor
 def share_below(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where the straight line from `before` to `after` is below 0: its share of the way, and the values at both ends.
 
-    Example:
+    Examples:
         >>> share_below(torch.tensor(-1.0), torch.tensor(3.0))
         (tensor(0.2500), tensor(-1.), tensor(0.))
     """
@@ -113,7 +113,7 @@ def violation_ratio(u: object, v: object, order: Order = 1, *, tolerance: float 
     Source:
         arXiv 2310.07132 (first and second order); arXiv 2406.05882 uses the first as its diagnostic.
 
-    Example:
+    Examples:
         >>> violation_ratio([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
         0.0
         >>> violation_ratio([0.0, 3.0], [1.0, 2.0]), violation_ratio([1.0, 2.0], [0.0, 3.0], order=2)

@@ -61,7 +61,7 @@ def weighted_law(values: Tensor, weights: Tensor | None = None) -> WeightedLaw:
         ValueError: an empty, non-finite or non-1-D sample, or bad weights.
         TypeError: not a floating tensor.
 
-    Example:
+    Examples:
         >>> law = weighted_law(torch.tensor([2.0, 1.0, 2.0]))
         >>> law.values.tolist(), law.upto.tolist()
         ([1.0, 2.0], [1.0, 3.0])
@@ -108,7 +108,7 @@ def partners(
             small that it is lost beside the weight of the law.
         TypeError: `own_weight` is not a number.
 
-    Example:
+    Examples:
         >>> one, two = weighted_law(torch.tensor([0.0, 4.0])), weighted_law(torch.tensor([1.0, 2.0]))
         >>> found = partners(torch.tensor([3.0]), one, two)  # levels (1/3, 2/3]
         >>> found.value.tolist(), [round(share, 6) for share in found.share.tolist()]

@@ -33,7 +33,7 @@ class QuantileBand:
         ValueError: not `0 <= low < high <= 1`.
         TypeError: an end that is not a number.
 
-    Example:
+    Examples:
         >>> QuantileBand(0.0, 0.5)(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
         [0.0, 0.5, 1.0, 1.0]
     """

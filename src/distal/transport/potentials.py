@@ -45,7 +45,7 @@ def dual_potentials(
     Source:
         Kantorovich duality; arXiv 2406.05882, eq. (12), mended as above.
 
-    Example:
+    Examples:
         >>> phi, psi = dual_potentials(torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0]), torch.square)
         >>> (phi.mean() + psi.mean()).item()
         1.0

@@ -137,7 +137,7 @@ def check_paired(u: Tensor, v: Tensor, *, paired: bool) -> None:
 def least_resamples(level: float) -> int:
     """The fewest resamples whose smallest p-value, `1 / (1 + resamples)`, reaches a level.
 
-    Example:
+    Examples:
         >>> least_resamples(0.05), least_resamples(0.001)
         (19, 999)
     """
@@ -184,7 +184,7 @@ def bootstrap_violation_ratio(
     Source:
         Resampling for the violation ratio as in arXiv 2310.07132.
 
-    Example:
+    Examples:
         >>> bootstrap_violation_ratio([5.0, 6.0, 7.0], [0.0, 1.0], resamples=50)
         (0.0, 0.0)
     """

@@ -66,7 +66,7 @@ def soft_sort(x: Tensor, strength: float, regularization: Regularization = "l2")
         Blondel, Teboul, Berthet, Djolonga 2020, "Fast Differentiable Sorting and Ranking", arXiv 2002.08871,
         eqs (4)-(7) and Proposition 3; arXiv 2406.05882, Algorithms 1-2 (soft sort with parameter eps).
 
-    Example:
+    Examples:
         >>> import torch
         >>> soft_sort(torch.tensor([4.0, 0.0, 1.0]), strength=0.1).tolist()
         [0.0, 1.0, 4.0]

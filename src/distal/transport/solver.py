@@ -149,7 +149,7 @@ def transport_cost(
     Source:
         arXiv 2406.05882, Theorem 1 and eqs (7), (10), (11) for n = m; appendix C for unequal counts.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from distal.transport import HingeCost
         >>> transport_cost(torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0]), HingeCost()).item()
@@ -182,7 +182,7 @@ def transport_plan(
     Source:
         arXiv 2406.05882, Theorem 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> plan = transport_plan(torch.tensor([5.0, 1.0]), torch.tensor([2.0]))
         >>> plan.u_index.tolist(), plan.v_index.tolist(), plan.mass.tolist()

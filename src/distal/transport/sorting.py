@@ -28,7 +28,7 @@ def hard_sort(x: Tensor) -> Tensor:
         ValueError: `x` is not 1-D, is empty, or holds NaN or infinity.
         TypeError: `x` is not a floating tensor.
 
-    Example:
+    Examples:
         >>> import torch
         >>> hard_sort(torch.tensor([3.0, 1.0, 2.0])).tolist()
         [1.0, 2.0, 3.0]
@@ -49,7 +49,7 @@ def share_ties(ordered: Tensor, weights: Tensor) -> Tensor:
     Returns:
         `ordered` itself where nothing is tied.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([1.0, 1.0, 2.0], requires_grad=True)
         >>> shared = share_ties(x, torch.ones(3, dtype=torch.float64))
         >>> (gradient,) = torch.autograd.grad(shared, x, torch.tensor([4.0, 2.0, 5.0]))
@@ -92,7 +92,7 @@ def quantile_function(
     Source:
         arXiv 2406.05882, section 2 (definition of first-order dominance).
 
-    Example:
+    Examples:
         >>> import torch
         >>> quantile_function(torch.tensor([30.0, 10.0, 20.0, 40.0]), [0.25, 0.26, 1.0]).tolist()
         [10.0, 20.0, 40.0]
@@ -140,7 +140,7 @@ def quantile_gap(u: Tensor, v: Tensor, levels: Tensor | Sequence[float] | float)
         ValueError: a level outside [0, 1], a bad sample, or samples or levels on different devices.
         TypeError: a sample is not a floating tensor, or levels that are not real numbers.
 
-    Example:
+    Examples:
         >>> import torch
         >>> quantile_gap(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 4.0]), [0.5, 1.0]).tolist()
         [1.0, -1.0]

@@ -123,7 +123,7 @@ def dominance_test(  # noqa: PLR0913 - two samples, a hypothesis and a resamplin
         arXiv 2310.07132, section on testing, after del Barrio, Cuesta-Albertos, Matran 2018; the contrast of
         norms in place of the ratio, the studentised bootstrap and the interval by inversion are ours.
 
-    Example:
+    Examples:
         >>> u, v = torch.linspace(0.5, 1.5, 50), torch.linspace(0.0, 1.4, 50)
         >>> test = dominance_test(u, v, resamples=50)
         >>> test.dominates, test.null

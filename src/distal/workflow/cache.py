@@ -52,7 +52,7 @@ def duration(text: str) -> float:
     Raises:
         ConfigError: it is none.
 
-    Example:
+    Examples:
         >>> duration("12h"), duration("2")
         (43200.0, 172800.0)
     """

@@ -103,7 +103,7 @@ def named_models(words: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: no model, or two of one name.
 
-    Example:
+    Examples:
         >>> named_models(["aot=runs/aot/final", "runs/dpo"])
         {'aot': 'runs/aot/final', 'dpo': 'runs/dpo'}
     """

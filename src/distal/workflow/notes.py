@@ -20,7 +20,7 @@ def warnings_as_notes(tell: Callable[[str], None]) -> Generator[None]:
     Args:
         tell: called with the line.
 
-    Example:
+    Examples:
         >>> with warnings_as_notes(print):
         ...     for _ in range(2):
         ...         warnings.warn("global_batch_size=64 is larger than the data set")

@@ -33,7 +33,7 @@ def read_options(
     Raises:
         ConfigError: a value that an option cannot have.
 
-    Example:
+    Examples:
         >>> read_options(map="prompt=question", grades="helpfulness verbosity=-0.5").grades.grades
         {'helpfulness': 1.0, 'verbosity': -0.5}
     """

@@ -220,7 +220,7 @@ def _plain(value: object) -> object:
 def objective_settings(training: AlignmentConfig) -> dict[str, Any]:
     """The options of the objective as they act, defaults included.
 
-    Example:
+    Examples:
         >>> from distal.training import AlignmentConfig
         >>> settings = objective_settings(AlignmentConfig(output_dir="run", objective="aot", cost="hinge"))
         >>> settings["cost"], settings["margin"], settings["sort"]

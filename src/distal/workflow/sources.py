@@ -261,7 +261,7 @@ def without_stale_splits(
     Returns:
         The options of the file that still hold, and a line that says which do not.
 
-    Example:
+    Examples:
         >>> file = [
         ...     Given("data", "a/b", "a/b", "run.yaml:1"),
         ...     Given("eval_split", "test", "test", "run.yaml:2"),

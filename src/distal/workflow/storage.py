@@ -83,7 +83,7 @@ def check_space(folder: Path, needed: int) -> None:
 def readable_size(size: float) -> str:
     """A size in a unit that suits it.
 
-    Example:
+    Examples:
         >>> readable_size(1536)
         '1.5 KiB'
     """

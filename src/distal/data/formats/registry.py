@@ -61,7 +61,7 @@ def find_format(
         DataError: the columns are those of no format, or of pairs and of unpaired answers at once.
         ConfigError: there is no format of that name.
 
-    Example:
+    Examples:
         >>> find_format(["prompt", "completion", "label"], [], "rows").kind
         'unpaired'
     """

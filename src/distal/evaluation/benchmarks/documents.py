@@ -103,7 +103,7 @@ def share_of_truth(doc: Row, results: Sequence[tuple[float, bool]]) -> dict[str,
 
     `sum_{i correct} p_i / sum_i p_i` with p_i = exp(log-likelihood of answer i), found without underflow.
 
-    Example:
+    Examples:
         >>> doc = {"mc2_targets": {"labels": [1, 0]}}
         >>> share_of_truth(doc, [(-1000.0, False), (-1000.0, False)])
         {'acc': 0.5}

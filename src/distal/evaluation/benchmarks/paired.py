@@ -27,7 +27,7 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
     Returns:
         The mean, and its standard error, None for a single value.
 
-    Example:
+    Examples:
         >>> mean_and_stderr([0.0, 1.0])
         (0.5, 0.5)
     """
@@ -51,7 +51,7 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> tuple[
     Returns:
         Mean difference, and its standard error, None for a single document.
 
-    Example:
+    Examples:
         >>> paired_difference([0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0])
         (0.25, 0.25)
     """
@@ -72,7 +72,7 @@ def paired_test(before: Sequence[float], after: Sequence[float]) -> float | None
     Returns:
         The p-value; None where the normal approximation has no standard error above zero to go by.
 
-    Example:
+    Examples:
         >>> paired_test([0.0] * 5, [1.0] * 5)
         0.0625
         >>> paired_test([0.5, 0.5], [0.5, 0.5])
@@ -89,7 +89,7 @@ def paired_test(before: Sequence[float], after: Sequence[float]) -> float | None
 def normal_test(difference: float, stderr: float | None) -> float | None:
     """Two-sided p-value of a mean difference; 1 for none at all, None without a standard error above zero.
 
-    Example:
+    Examples:
         >>> round(normal_test(1.959964, 1.0), 6)
         0.05
     """
@@ -106,7 +106,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     With the k-th smallest of m p-values p_(k): `max_{j <= k} min(1, (m - j + 1) p_(j))`, in the order given. Valid
     however the tests depend on each other. What is undefined stays so and does not count.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, None])
         [0.02, 0.04, None]
     """
@@ -124,7 +124,7 @@ def pooled_stderr(stderrs: Sequence[float | None], sizes: Sequence[int]) -> floa
 
     `sqrt(sum_i (n_i - 1) n_i se_i^2 / (N - k) / N)` for k tasks of n_i documents, N in all.
 
-    Example:
+    Examples:
         >>> pooled_stderr([0.5, 0.5], [2, 2])
         0.3535...
     """
@@ -138,7 +138,7 @@ def pooled_stderr(stderrs: Sequence[float | None], sizes: Sequence[int]) -> floa
 def unweighted_stderr(stderrs: Sequence[float | None]) -> float | None:
     """Standard error of the mean of the tasks' means: `sqrt(sum_i se_i^2) / k`.
 
-    Example:
+    Examples:
         >>> unweighted_stderr([3.0, 4.0])
         2.5
     """

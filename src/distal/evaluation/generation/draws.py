@@ -26,7 +26,7 @@ class RowDraws:
         seeds: one for each row.
         options: temperature above 0, top_p, top_k.
 
-    Example:
+    Examples:
         >>> draws = RowDraws([1, 2], SamplingOptions(temperature=1.0))
         >>> scores = draws(
         ...     torch.zeros(2, 1, dtype=torch.long), torch.tensor([[0.0, -torch.inf], [-torch.inf, 3.0]])

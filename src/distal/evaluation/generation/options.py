@@ -73,7 +73,7 @@ class Generation:
 def row_seed(seed: int, prompt: str, *, bits: int = 63) -> int:
     """Seed of one prompt's draws, from nothing but the seed of all and the prompt itself.
 
-    Example:
+    Examples:
         >>> row_seed(0, "Hi") == row_seed(0, "Hi"), row_seed(0, "Hi") == row_seed(1, "Hi")
         (True, False)
     """
@@ -84,7 +84,7 @@ def row_seed(seed: int, prompt: str, *, bits: int = 63) -> int:
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
     """A text up to the first of the stop strings, and whether one was there.
 
-    Example:
+    Examples:
         >>> cut_at_stop("yes### no", ("###", "no"))
         ('yes', True)
     """

@@ -84,7 +84,7 @@ def write_outputs(path: str | Path, rows: Iterable[ModelOutput]) -> Path:
     Raises:
         OutputError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "outputs.json"
         >>> read_outputs(write_outputs(path, [ModelOutput("Hi", "Hello", "m", "d")])).rows[0].output
@@ -96,7 +96,7 @@ def write_outputs(path: str | Path, rows: Iterable[ModelOutput]) -> Path:
 def settings_path(path: str | Path) -> Path:
     """The file beside a file of answers that says how they were drawn.
 
-    Example:
+    Examples:
         >>> settings_path("run/outputs.json").name
         'outputs.settings.json'
     """

@@ -103,7 +103,7 @@ def read_prompts(
         DataError: nothing readable is there, or no prompt is in it.
         ConfigError: options that exclude each other.
 
-    Example:
+    Examples:
         >>> found = read_prompts([{"prompt": "Hi"}, {"prompt": "Why?"}, {"prompt": "Hi"}])
         >>> [prompt.instruction for prompt in found.prompts], found.given
         (['Hi', 'Why?'], 3)
@@ -143,7 +143,7 @@ def read_prompts(
 def instruction_of(prompt: Text) -> str:
     r"""A prompt as one string: the text of a single user turn, or a transcript of several turns.
 
-    Example:
+    Examples:
         >>> instruction_of([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
         'system: Be brief.\n\nuser: Hi'
     """

@@ -50,7 +50,7 @@ def prompt_writer(template: str) -> Callable[[str, str, str], str]:
     Raises:
         ConfigError: one of the names is not used, or the template is broken.
 
-    Example:
+    Examples:
         >>> prompt_writer("{instruction}? {output_a} or {output_b}")("Why", "{output_b}", "no")
         'Why? {output_b} or no'
         >>> prompt_writer("{{ instruction }}? {{ output_a }} or {{ output_b }}")("Why", "yes", "{{ 7 * 7 }}")
@@ -112,7 +112,7 @@ def answer_reader(pattern: str | None = None) -> Callable[[str], float | None]:
     Raises:
         ConfigError: the pattern is no regular expression with one group.
 
-    Example:
+    Examples:
         >>> read = answer_reader()
         >>> [read(reply) for reply in ("A", "**b**", "Tie.", "A or B", "A is better", "")]
         [1.0, 0.0, 0.5, None, None, None]

@@ -149,7 +149,7 @@ def match_outputs(model: ModelOutputs, baseline: ModelOutputs) -> list[Pair]:
     Raises:
         DataError: the files answer different prompts.
 
-    Example:
+    Examples:
         >>> from distal.evaluation.generation import ModelOutput
         >>> a, b = (ModelOutputs(n, n, (ModelOutput("p", f"says {n}", n, ""),)) for n in "ab")
         >>> match_outputs(a, b)

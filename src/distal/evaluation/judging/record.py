@@ -191,7 +191,7 @@ def judgement_lines(judged: Sequence[JudgedPair]) -> bytes:
 def output_id(text: str) -> str:
     """Identity of an answer: the first 16 hexadecimal digits of the SHA-256 of its text.
 
-    Example:
+    Examples:
         >>> output_id("")
         'e3b0c44298fc1c14'
     """

@@ -191,7 +191,7 @@ def find_reward(name: str) -> Reward:
     Raises:
         ConfigError: there is no such function.
 
-    Example:
+    Examples:
         >>> find_reward("length")("prompt", "four"), find_reward("regex:^[0-9]+$")("prompt", "12")
         (4.0, 1.0)
     """

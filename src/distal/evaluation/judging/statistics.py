@@ -62,7 +62,7 @@ def win_rate_interval(credits: Sequence[float], bootstrap: Bootstrap) -> Interva
     Returns:
         Both ends; None with fewer than two prompts.
 
-    Example:
+    Examples:
         >>> win_rate_interval([1.0, 1.0, 0.0, 0.5], Bootstrap(confidence=0.9, resamples=500))
         (0.25, 0.875)
     """
@@ -110,7 +110,7 @@ def length_adjusted_win_rate(
         baseline_lengths: characters of the other answers.
         bootstrap: how the interval is found, over prompts; the scale stays that of the whole sample.
 
-    Example:
+    Examples:
         >>> length_adjusted_win_rate([1, 1, 0], [5, 5, 5], [5, 5, 5], Bootstrap()).win_rate
         0.625
     """

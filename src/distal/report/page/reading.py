@@ -109,7 +109,7 @@ class FolderReader:
 def rows_named(noun: str, numbers: Sequence[int]) -> str:
     """Some rows in words: the first few by number.
 
-    Example:
+    Examples:
         >>> rows_named("line", [3]), rows_named("row", [1, 2, 3, 4, 5, 6])
         ('line 3', '6 rows (1, 2, 3, 4, 5, ...)')
     """
@@ -122,7 +122,7 @@ def rows_named(noun: str, numbers: Sequence[int]) -> str:
 def finite(value: object) -> float | None:
     """A number, None for anything else: not a number, infinite, a truth value, absent.
 
-    Example:
+    Examples:
         >>> finite(2), finite(float("nan")), finite(True), finite("3")
         (2.0, None, None, None)
     """

@@ -131,7 +131,7 @@ def _check_is_run(path: Path) -> None:
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """The last part of each path, or as many parts as it takes to tell them apart.
 
-    Example:
+    Examples:
         >>> _short_names([Path("/a/x/run"), Path("/a/y/run"), Path("/a/z")])
         ['x/run', 'y/run', 'z']
     """

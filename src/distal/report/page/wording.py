@@ -170,7 +170,7 @@ def percent(share: float) -> str:
 def signed(value: float) -> str:
     """A difference with its sign, three decimals, a true minus.
 
-    Example:
+    Examples:
         >>> signed(-0.25), signed(1.0)
         ('−0.250', '+1.000')
     """

@@ -71,7 +71,7 @@ def head_log_probs(
     Returns:
         (N,) nats, float32 (float64 for float64 states).
 
-    Example:
+    Examples:
         >>> h, w = torch.zeros(1, 3), torch.ones(4, 3)
         >>> head_log_probs(h, w, None, torch.tensor([2])).exp().item()
         0.25
@@ -109,7 +109,7 @@ def weighted_sum(
     Its gradients are formed in the forward pass, so call it only where a backward pass follows. The other
     arguments are those of `head_log_probs`.
 
-    Example:
+    Examples:
         >>> h, w = torch.zeros(2, 3), torch.ones(4, 3, requires_grad=True)
         >>> weighted_sum(h, w, None, torch.tensor([2, 0]), torch.tensor([1.0, -1.0])).item()
         0.0
@@ -123,7 +123,7 @@ def weighted_sum(
 def tile_rows(n: int, weight: Tensor) -> int:
     """Tokens per tile for n tokens: as many as fit into `TILE_BYTES`, evenly shared among the tiles.
 
-    Example:
+    Examples:
         >>> tile_rows(1000, torch.empty(2**14, 1, device="meta"))
         500
     """

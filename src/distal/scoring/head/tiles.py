@@ -42,7 +42,7 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     Computed in float32 (float64 for float64 logits) whatever the type of the logits: a bfloat16 log-sum-exp is
     wrong by up to 0.016 nats per token, which adds up over a completion.
 
-    Example:
+    Examples:
         >>> token_log_probs(torch.zeros(1, 4), torch.tensor([2])).exp().item()
         0.25
     """

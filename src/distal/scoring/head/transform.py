@@ -25,7 +25,7 @@ class LogitTransform:
         scale: a factor (Cohere, Granite).
         cap: bound on the size of a logit (Gemma 2), None for none.
 
-    Example:
+    Examples:
         >>> LogitTransform(scale=0.5)(torch.tensor([4.0])).item()
         2.0
         >>> round(LogitTransform(cap=2.0)(torch.tensor([100.0])).item(), 4)

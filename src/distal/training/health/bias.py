@@ -55,7 +55,7 @@ def sort_group_bias(objective: Objective, scores: SequenceScores) -> GroupBias |
     Returns:
         None for objectives that sort nothing.
 
-    Example:
+    Examples:
         >>> from distal.objectives import get_objective
         >>> u, v = torch.tensor([0.0, 4.0]), torch.tensor([1.0, 3.0])
         >>> scores = SequenceScores(u, v, torch.zeros(2), torch.zeros(2))

@@ -72,7 +72,7 @@ def effective_number(coefficients: Tensor) -> float:
     Args:
         coefficients: (n,) derivatives of the loss by the scores.
 
-    Example:
+    Examples:
         >>> effective_number(torch.tensor([2.0, -2.0, 0.0, 0.0]))
         2.0
     """
@@ -114,7 +114,7 @@ def length_correlation(batch: ScoredBatch) -> float | None:
 def theil_sen(values: Sequence[float]) -> float:
     """Median of the slopes between all pairs of points, per step; a few wild points do not move it.
 
-    Example:
+    Examples:
         >>> theil_sen([0.0, 1.0, 2.0, 90.0, 4.0])
         1.0
     """
@@ -124,7 +124,7 @@ def theil_sen(values: Sequence[float]) -> float:
 def falling_pairs(values: Sequence[float]) -> float:
     """Share of the pairs of points of which the later is lower; 0.5 for a series that goes nowhere.
 
-    Example:
+    Examples:
         >>> falling_pairs([3.0, 2.0, 2.5])
         0.6666666666666666
     """

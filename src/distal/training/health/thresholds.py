@@ -53,7 +53,7 @@ class HealthThresholds:
     Raises:
         ConfigError: a value is out of range, or has no effect.
 
-    Example:
+    Examples:
         >>> HealthThresholds(reward_fall=None).window
         20
     """
@@ -118,7 +118,7 @@ class HealthThresholds:
         Args:
             value: True for the defaults, False for no guards, or a mapping of thresholds to values.
 
-        Example:
+        Examples:
             >>> HealthThresholds.from_option({"window": 50}).window
             50
         """

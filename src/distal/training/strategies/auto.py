@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from distal.errors import ModelError
 from distal.training.strategies.base import Step, StepResult, StepStrategy
-from distal.training.strategies.budget import Budget, bytes_of_all_graphs, mib
+from distal.training.strategies.budget import Budget, graph_sizes, mib
 from distal.training.strategies.choice import Choice
 from distal.training.strategies.deferred import Deferred, adapter_bytes, unit_rows
 from distal.training.strategies.recompute import Recompute
@@ -28,9 +28,9 @@ class Auto:
     """Takes `single` wherever one pass is exact; otherwise decides at the first step and stays with it.
 
     In this order: `retain` where all graphs fit; `deferred` where the model trains LoRA matrices and the gradients
-    of all units fit; else whichever of the two saves more of the second pass; else `recompute`. All ranks decide
-    alike, since they decide from the same numbers. A run that goes on from a checkpoint stays with what it had
-    chosen, unless that does not fit any more.
+    of all units fit beside the graph of one micro-batch; else whichever of the two saves more of the second pass;
+    else `recompute`. All ranks decide alike, since they decide from the same numbers. A run that goes on from a
+    checkpoint stays with what it had chosen, unless that does not fit any more.
 
     Attributes:
         reason: what was chosen and why, empty until then.
@@ -73,18 +73,19 @@ class Auto:
         if self.budget.earlier is not None:
             why = f"as before the checkpoint, where it kept {mib(self.budget.earlier.kept)}"
             return self._named(self.budget.earlier.strategy), f"{why}; {mib(budget)} may be used"
-        graphs = step.over_ranks(bytes_of_all_graphs(step), dist.ReduceOp.MAX)
+        largest, graphs = (step.over_ranks(size, dist.ReduceOp.MAX) for size in graph_sizes(step))
         n_units = step.over_ranks(len(step.rows) // unit_rows(step), dist.ReduceOp.MAX)
         sizes = f"graphs of all micro-batches take {mib(graphs)}"
+        room = max(0, budget - largest)  # unit gradients lie beside the graph that they come from
         try:
             units = n_units * adapter_bytes(step.model, self.dtype)
-            sizes += f", adapter gradients of {n_units} units {mib(units)}"
+            sizes += f", adapter gradients of {n_units} units {mib(units)} beside one graph of {mib(largest)}"
         except ModelError:
             units = 0
         why = f"{sizes}, of {mib(budget)} that may be used"
         if graphs <= budget:
             return self._named("retain"), why
-        if 0 < units <= budget or (units and budget / units > max(budget / graphs, _WORTH_KEEPING)):
+        if 0 < units <= room or (units and room / units > max(budget / graphs, _WORTH_KEEPING)):
             return self._named("deferred"), why
         if budget / graphs >= _WORTH_KEEPING:
             return self._named("retain"), why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import torch.distributed as dist
 
@@ -11,7 +12,7 @@ from distal.training.strategies.base import Step
 from distal.training.strategies.choice import Choice
 from distal.training.strategies.randomness import RngState
 
-__all__ = ["Budget", "bytes_of_all_graphs", "mib"]
+__all__ = ["Budget", "GraphSizes", "graph_sizes", "mib"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,21 +67,29 @@ class Budget:
         return step.over_ranks(max(0, free - coming), dist.ReduceOp.MIN)
 
 
-def bytes_of_all_graphs(step: Step) -> int:
-    """Measured on the largest micro-batch of this rank, in a pass that leaves no trace."""
+class GraphSizes(NamedTuple):
+    """Bytes that graphs of one optimizer batch take on this rank: the largest micro-batch's, and all together."""
+
+    largest: int
+    all: int
+
+
+def graph_sizes(step: Step) -> GraphSizes:
+    """Measured on the micro-batch with the longest rows, in a pass that leaves no trace."""
     group = step.groups[0]
     state = RngState.take(step.device)
     with step.unsynchronised():
         _, size = graph_bytes(step.model, lambda: step.score(group))
     state.put_back()
-    total = sum(step.places(g) for g in step.groups)
-    return round(size * total / max(1, step.places(group)))
+    places = [step.places(g) for g in step.groups]
+    per_place = size / max(1, step.places(group))
+    return GraphSizes(largest=round(per_place * max(places)), all=round(per_place * sum(places)))
 
 
 def mib(size: int) -> str:
     """Bytes for messages.
 
-    Example:
+    Examples:
         >>> mib(3 * 2**20)
         '3 MiB'
     """

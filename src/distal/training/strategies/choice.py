@@ -28,6 +28,7 @@ class Choice:
         budget: bytes that it could keep.
         kept: bytes that it has kept at most; the whole budget where that has ever been too little.
         per_token: `retain`: bytes that a token's graph has taken at most.
+        graph: `deferred`: bytes of the budget that were left to the graph of one micro-batch.
         basis: options on which the sizes depend. Under others the choice says nothing.
     """
 
@@ -35,6 +36,7 @@ class Choice:
     budget: int
     kept: int
     per_token: float = 0.0
+    graph: int = 0
     basis: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def save(self, folder: str | Path) -> None:
@@ -53,7 +55,10 @@ class Choice:
             return None
         try:
             choice = cls(**json.loads(path.read_text(encoding="utf-8")))
-            sound = choice.strategy in _KNOWN and min(choice.budget, choice.kept, choice.per_token) >= 0
+            sound = (
+                choice.strategy in _KNOWN
+                and min(choice.budget, choice.kept, choice.per_token, choice.graph) >= 0
+            )
         except (OSError, ValueError, TypeError) as error:
             raise OutputError(f"{path} cannot be read ({error}); resume from another checkpoint.") from None
         if not sound:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distal.training.memory import graph_bytes
 from distal.training.strategies.base import Step, StepResult
-from distal.training.strategies.budget import Budget, bytes_of_all_graphs
+from distal.training.strategies.budget import Budget, graph_sizes
 from distal.training.strategies.choice import Choice
 from distal.training.strategies.second_pass import score_without_gradient
 
@@ -60,9 +60,8 @@ class Retain:
 
     def kept_bytes(self, step: Step) -> int:
         """The graphs that fit, but for the one that every forward pass has."""
-        total = bytes_of_all_graphs(step)
-        one = total * step.places(step.groups[0]) // max(1, sum(map(step.places, step.groups)))
-        return max(0, min(total, self.budget.bytes(step)) - one)
+        sizes = graph_sizes(step)
+        return max(0, min(sizes.all, self.budget.bytes(step)) - sizes.largest)
 
     def choice(self) -> Choice | None:
         """The budget is needed whole where it has cut a step short: there it says which graphs are kept."""

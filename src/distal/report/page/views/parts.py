@@ -126,7 +126,7 @@ def _rounded(value: float) -> float:
 def thinned(count: int, most: int) -> list[int]:
     """At most `most` indices out of `count`, evenly spaced, first and last among them.
 
-    Example:
+    Examples:
         >>> thinned(5, 3), thinned(2, 9)
         ([0, 2, 4], [0, 1])
     """
@@ -138,7 +138,7 @@ def thinned(count: int, most: int) -> list[int]:
 def flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options by their dotted names.
 
-    Example:
+    Examples:
         >>> flattened({"a": 1, "b": {"c": [2]}})
         {'a': 1, 'b.c': [2]}
     """
@@ -164,7 +164,7 @@ def interval_marks(
         reference: where there is no difference.
         lower_is_better: of each row; none of them if absent.
 
-    Example:
+    Examples:
         >>> interval_marks([(0.75, (0.5, 1.0))], reference=0.5)[0]
         IntervalMark(point=72.727..., low=50.0, high=95.4545..., reference=50.0, favourable=None)
     """

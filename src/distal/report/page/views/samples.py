@@ -131,7 +131,7 @@ def island_json(value: object) -> str:
 
     Half a surrogate pair, which is no character, becomes a question mark.
 
-    Example:
+    Examples:
         >>> print(island_json("</script><!--"))
         "\u003c/script\u003e\u003c!--"
     """
