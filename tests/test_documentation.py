@@ -145,3 +145,16 @@ def test_python_page_runs(
     assert names["scores"].policy_chosen.numel() == 2
     assert json.loads(Path("runs/python/dominance.json").read_text("utf-8"))["kind"] == "paired"
     assert Path("runs/python/final/model.safetensors").exists()
+
+
+SOURCES = sorted((REPOSITORY / "src").rglob("*.py"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY / "src")))
+def test_examples_are_rendered_as_code(source: Path) -> None:
+    """Python prompts outside a section `Examples:` would be nested quotations on the page, without their line ends."""
+    section = ""
+    for line in source.read_text("utf-8").splitlines():
+        heading = re.fullmatch(r"\s+([A-Z][a-z]+):", line)
+        section = heading[1] if heading else "" if '"""' in line else section
+        assert section == "Examples" or not re.match(r"\s+>>> ", line), f"{source.name}: {line}"

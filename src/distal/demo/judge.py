@@ -64,9 +64,10 @@ def train_judge(snippets: Sequence[Snippet], *, penalty: float = 3e-6, steps: in
     Raises:
         DataError: one of the labels is missing.
 
-    >>> judge = train_judge([Snippet("a witty film", True), Snippet("a dull film", False)] * 2)
-    >>> judge.share_liked(["witty", "so dull", "dull"])
-    0.3333333333333333
+    Examples:
+        >>> judge = train_judge([Snippet("a witty film", True), Snippet("a dull film", False)] * 2)
+        >>> judge.share_liked(["witty", "so dull", "dull"])
+        0.3333333333333333
     """
     if len({snippet.liked for snippet in snippets}) < 2:
         raise DataError(

@@ -57,8 +57,9 @@ class SnippetSplit:
 def load_snippets() -> list[Snippet]:
     """The 10,662 snippets that come with the package: 5,331 liked, 5,331 disliked.
 
-    >>> len(load_snippets())
-    10662
+    Examples:
+        >>> len(load_snippets())
+        10662
     """
     with (
         files("distal.demo").joinpath(_FILE).open("rb") as raw,
@@ -74,8 +75,9 @@ def near_duplicates(texts: Sequence[str]) -> set[int]:
     Words are runs of letters and digits without regard to case. Only texts with a trigram in common are
     compared (texts of fewer than three words: with the same words), which finds copies with a small change.
 
-    >>> sorted(near_duplicates(["a pretentious mess .", "the best film", ". . . A pretentious mess"]))
-    [0, 2]
+    Examples:
+        >>> sorted(near_duplicates(["a pretentious mess .", "the best film", ". . . A pretentious mess"]))
+        [0, 2]
     """
     words = [_WORD.findall(text.lower()) for text in texts]
     holders: dict[tuple[str, ...], set[int]] = defaultdict(set)

@@ -34,9 +34,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedT
     Raises:
         ConfigError: `vocab_size` has no room for the bytes and the special tokens.
 
-    >>> tokenizer = train_tokenizer(["a witty film", "a dull film"], vocab_size=300)
-    >>> tokenizer.decode(tokenizer("a dull film")["input_ids"])
-    '<s>a dull film'
+    Examples:
+        >>> tokenizer = train_tokenizer(["a witty film", "a dull film"], vocab_size=300)
+        >>> tokenizer.decode(tokenizer("a dull film")["input_ids"])
+        '<s>a dull film'
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -162,8 +162,9 @@ def _harmless(name: str) -> str:
 def _ago(seconds: float) -> str:
     """How long ago, in a unit that suits it.
 
-    >>> _ago(3 * 86400), _ago(70), _ago(-5)
-    ('3 days ago', '1 minute ago', 'now')
+    Examples:
+        >>> _ago(3 * 86400), _ago(70), _ago(-5)
+        ('3 days ago', '1 minute ago', 'now')
     """
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         count = int(seconds // size)

@@ -94,8 +94,9 @@ def _narrowed(annotation: object) -> Any:
 def describe_type(annotation: object) -> str:
     """Names a type in plain words, as `Option.validate` takes it.
 
-    >>> describe_type(int | None), describe_type(Literal["a", "b"])
-    ('a whole number or null', 'one of a, b')
+    Examples:
+        >>> describe_type(int | None), describe_type(Literal["a", "b"])
+        ('a whole number or null', 'one of a, b')
     """
     parts: list[str] = []
     for member in _members(_narrowed(annotation)):

@@ -176,8 +176,9 @@ def _entries(loader: _Loader, node: yaml.MappingNode, path: Path) -> tuple[list[
 def parse_scalar(text: str) -> object:
     """Reads a command-line value by the rules of YAML, except that text is never cut or unquoted.
 
-    >>> parse_scalar("1e-5"), parse_scalar("no # comment"), parse_scalar("[q_proj, v_proj]")
-    (1e-05, 'no # comment', ['q_proj', 'v_proj'])
+    Examples:
+        >>> parse_scalar("1e-5"), parse_scalar("no # comment"), parse_scalar("[q_proj, v_proj]")
+        (1e-05, 'no # comment', ['q_proj', 'v_proj'])
     """
     try:
         value = yaml.load(text, _Loader)

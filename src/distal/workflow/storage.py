@@ -21,8 +21,9 @@ def is_disk_full(error: BaseException | None) -> bool:
     The libraries below report it in several forms: as an `OSError`, as a `SafetensorError` that quotes the
     system, or as a `RuntimeError` of torch's file writer that does not say why.
 
-    >>> is_disk_full(OSError(28, "No space left on device")), is_disk_full(ValueError("no"))
-    (True, False)
+    Examples:
+        >>> is_disk_full(OSError(28, "No space left on device")), is_disk_full(ValueError("no"))
+        (True, False)
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
