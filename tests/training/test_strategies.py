@@ -182,10 +182,10 @@ def test_what_does_not_fit_is_recomputed(make_llama, make_rows, passes):
 
 
 def test_rows_without_a_coefficient_have_no_second_pass(make_llama, make_rows, passes):
-    """Hinge of the margins: pairs whose sorted margin is satisfied, set by hand, are left out."""
+    """Hinge of sorted gaps: rows whose gap is satisfied, set by hand, are left out."""
     model, rows = make_llama(), make_rows(4)
     scores = score_rows(model, rows).tolist()
-    rewards = [9.0, 0.0, 8.0, 0.0, -1.0, 0.0, -2.0, 0.0]  # margins 9, 8, -1, -2 against reference margins
+    rewards = [9.0, 0.3, 8.0, 0.2, -1.0, 0.1, -2.0, 0.0]  # chosen and rejected in turn
     rows = [
         dataclasses.replace(row, reference_score=score - reward)
         for row, score, reward in zip(rows, scores, rewards, strict=True)
@@ -196,7 +196,7 @@ def test_rows_without_a_coefficient_have_no_second_pass(make_llama, make_rows, p
         options: dict[str, Any] = {"memory_budget": 0} if strategy == "retain" else {}
         output = WholeBatchEngine(objective, "paired", ONE, strategy=strategy, **options).step(model, rows)
         active = int((output.coefficients != 0).sum())
-        assert active == 4  # sorted rewards -2 < -1 < 8 < 9 against 0: two on either side
+        assert active == 4  # sorted, -2 < -1 < 8 < 9 against 0 < 0.1 < 0.2 < 0.3: two on either side
         if strategy == "recompute":
             assert passes["with"] == active
         model.zero_grad()
