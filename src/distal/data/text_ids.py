@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TextIds"]
+__all__ = ["TextIds", "encoded"]
 
 TRIED = 32
 """Texts on which the short way is compared with the tokenizer's own before it is taken."""
@@ -50,7 +50,7 @@ class TextIds:
         """The tokenizer's own way."""
         prompts = list(dict.fromkeys(prompt for prompt, _ in texts))
         wholes = [prompt + completion for prompt, completion in texts]
-        ids = self._call([*prompts, *wholes])
+        ids = encoded(self._tokenizer, [*prompts, *wholes])["input_ids"]
         return dict(zip(prompts, ids, strict=False)), ids[len(prompts) :]
 
     def _in_pieces(self, texts: Sequence[tuple[str, str]]) -> tuple[dict[str, list[int]], list[list[int]]]:
@@ -69,8 +69,8 @@ class TextIds:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = self._tokenizer.split_special_tokens
-        encoded = self._backend.encode_batch_fast(list(pieces), add_special_tokens=False)
-        ids = {piece: encoding.ids for piece, encoding in zip(pieces, encoded, strict=True)}
+        found = self._backend.encode_batch_fast(list(pieces), add_special_tokens=False)
+        ids = {piece: encoding.ids for piece, encoding in zip(pieces, found, strict=True)}
         prompts = {prompt: ids[prompt[:cut]] + ids[prompt[cut:]] for prompt, cut in cuts.items()}
         wholes = [
             ids[prompt[: cuts[prompt]]] + ids[prompt[cuts[prompt] :] + completion]
@@ -90,17 +90,31 @@ class TextIds:
         if self._in_pieces(some) != expected:
             self._backend = None
 
-    def _call(self, texts: list[str]) -> list[list[int]]:
-        encoded = self._tokenizer(
-            texts,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        return cast(list[list[int]], encoded["input_ids"])
+
+def encoded(
+    tokenizer: Any, texts: list[str], *, add_special_tokens: bool = False, offsets: bool = False
+) -> dict[str, Any]:
+    """What a tokenizer makes of texts: lists under `input_ids` and, if asked for, `offset_mapping`.
+
+    A tokenizer file may ask for padding or truncation, and a tokenizer warns of long texts: neither is wanted.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; one that is not fast has no offsets.
+        texts: what is tokenised.
+        add_special_tokens: put those in front and behind that the tokenizer puts around any text.
+        offsets: whether the characters of each token are wanted.
+    """
+    found = tokenizer(
+        texts,
+        add_special_tokens=add_special_tokens,
+        padding=False,
+        truncation=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        return_offsets_mapping=offsets,
+        verbose=False,
+    )
+    return cast(dict[str, Any], found)
 
 
 def _backend(tokenizer: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from distal.data.text_ids import TextIds
+from distal.data.text_ids import TextIds, encoded
 from distal.errors import ModelError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Encoder:
         offsets: Sequence[Any] = [None] * len(texts)
         if self._tokenizer.is_fast and any(scored is not None for scored in spans):
             prompt_ids, _ = self._text_ids.of((prompt, "") for prompt, _ in texts)
-            placed = self._call(["".join(text) for text in texts], offsets=True)
+            placed = encoded(self._tokenizer, ["".join(text) for text in texts], offsets=True)
             wholes, offsets = placed["input_ids"], placed["offset_mapping"]
         else:
             prompt_ids, wholes = self._text_ids.of(texts)
@@ -132,7 +132,7 @@ class Encoder:
         """Where the prompt ends when it tokenises differently on its own: the last boundary inside it."""
         if not self._tokenizer.is_fast:
             return _common_length(prompt_ids, whole)
-        spans = self._call([prompt + completion], offsets=True)["offset_mapping"][0]
+        spans = encoded(self._tokenizer, [prompt + completion], offsets=True)["offset_mapping"][0]
         cut = 0
         while cut < len(spans) and spans[cut][0] < len(prompt) and spans[cut][1] <= len(prompt):
             cut += 1
@@ -181,30 +181,14 @@ class Encoder:
         """The special tokens that the tokenizer puts in front of a text."""
         for probe in ("a", "the", "1"):
             bare = self._ids([probe])[0]
-            dressed: list[int] = self._call([probe], add_special_tokens=True)["input_ids"][0]
+            dressed: list[int] = encoded(self._tokenizer, [probe], add_special_tokens=True)["input_ids"][0]
             for start in range(len(dressed) - len(bare) + 1):
                 if bare and dressed[start : start + len(bare)] == bare:
                     return dressed[:start]
         return []
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return self._call(texts)["input_ids"]
-
-    def _call(
-        self, texts: list[str], *, add_special_tokens: bool = False, offsets: bool = False
-    ) -> dict[str, Any]:
-        # A tokenizer file may ask for padding or truncation, and a tokenizer warns of long texts.
-        encoded = self._tokenizer(
-            texts,
-            add_special_tokens=add_special_tokens,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_offsets_mapping=offsets,
-            verbose=False,
-        )
-        return cast(dict[str, Any], encoded)
+        return encoded(self._tokenizer, texts)["input_ids"]
 
 
 def _common_length(left: list[int], right: list[int]) -> int:
